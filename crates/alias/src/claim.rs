@@ -1,0 +1,218 @@
+//! The rules of claiming a use, as a pure function; the store makes them atomic and durable.
+//!
+//! A claim is a promise to one message: "this use is yours". It is asked for after the sender's dot and before
+//! ours, and it ends as *delivered* or *given back*, or stays *in doubt* until the same message returns. The
+//! order of the questions in [`Ledger::claim`] is the order of precedence of the answers.
+
+use std::time::Duration;
+
+use crate::{Fingerprint, Ledger, RowKey, SenderTag, State, UnixTime};
+
+/// How long a claim is kept for its sender's retry: as long as senders retry (RFC 5321 §4.5.4.1).
+pub const RETENTION: Duration = Duration::from_hours(5 * 24);
+/// How often one claim may be tried again; a message that fails its next hop this often is refused.
+pub const MAX_ATTEMPTS: u8 = 20;
+
+/// One run of one program on one node: what a claim in flight belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The node, stable over restarts.
+    pub node: u64,
+    /// Drawn at random at each start.
+    pub boot: u64,
+}
+
+/// One attempt to deliver one message to one alias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// Who tries.
+    pub owner: Owner,
+    /// Counts up within a boot, never reused.
+    pub number: u64,
+}
+
+/// What the dot asks of the store, for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimRequest {
+    /// The alias's row.
+    pub row: RowKey,
+    /// Which message this is.
+    pub fingerprint: Fingerprint,
+    /// Whether the message has a Message-ID: without one it is never *Already* there.
+    pub identified: bool,
+    /// Where it comes from, for RCPT to know its retry.
+    pub sender: SenderTag,
+    /// Who asks; asking again under the same attempt gets the same answer.
+    pub attempt: Attempt,
+}
+
+/// Where a kept claim stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptState {
+    /// Its owner is sending it, or died while sending it.
+    InFlight,
+    /// The next hop may or may not have it.
+    InDoubt,
+    /// The next hop has it; its sender may not know yet.
+    Delivered,
+}
+
+/// A claim as the store keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Which message.
+    pub fingerprint: Fingerprint,
+    /// Where it stands.
+    pub state: KeptState,
+    /// The attempt that last touched it.
+    pub attempt: Attempt,
+    /// Keyed hash of the domain of its reverse-path.
+    pub sender: SenderTag,
+    /// Attempts after the first.
+    pub retries: u8,
+    /// Whether no earlier attempt may have reached its dot: only then does a refusal give the use back.
+    pub clean: bool,
+    /// When it is forgotten, without touching the counter of uses.
+    pub until: UnixTime,
+}
+
+/// The answer to a claim, in order of precedence in the source of [`Ledger::claim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// This very message was delivered; its sender never read our 250: say it again, send nothing.
+    Already,
+    /// In flight under a live owner, or every use left is held: retry later.
+    Busy,
+    /// Removed, paused, expired or used up.
+    Over,
+    /// This very message is in doubt: send it again under the same use.
+    Again,
+    /// A use was free and is now this message's.
+    Granted,
+    /// The alias has no limit on messages: send, nothing is counted.
+    Uncounted,
+}
+
+/// What [`Ledger::claim`] decided, to be written in one step with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// What the asker is told.
+    pub answer: Answer,
+    /// The counter of uses from now on.
+    pub used: u32,
+    /// The claim to write, in place of any with the same fingerprint; none: nothing is to be written.
+    pub write: Option<Kept>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The next hop answered 250 to our dot.
+    Delivered,
+    /// The next hop refused at our dot.
+    Refused,
+    /// No byte of our dot was written.
+    Unsent,
+    /// Our dot may have arrived, and no verdict came.
+    Lost,
+}
+
+/// What settling does to the row, to be written in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing: the claim is no longer this attempt's to settle.
+    Stale,
+    /// The claim stays, as given.
+    Keep(Kept),
+    /// The claim goes; its use stays counted.
+    Spend,
+    /// The claim goes and its use is free again.
+    GiveBack,
+}
+
+impl Ledger {
+    /// Whether the message of `request` may be sent now. `alive` tells whether an owner still runs; only `now`,
+    /// the store's time, decides what is expired.
+    pub fn claim(&self, request: &ClaimRequest, now: UnixTime, alive: impl Fn(Owner) -> bool) -> Verdict {
+        let kept = self.live_claims(now).find(|kept| kept.fingerprint == request.fingerprint);
+        let say = |answer| Verdict { answer, used: self.used, write: None };
+        if let Some(kept) = kept {
+            if kept.state == KeptState::Delivered && request.identified {
+                return say(Answer::Already);
+            }
+            if kept.state == KeptState::InFlight && kept.attempt == request.attempt {
+                // Asked twice under one attempt: the first answer was lost on its way.
+                return say(if kept.clean { Answer::Granted } else { Answer::Again });
+            }
+            if kept.state == KeptState::InFlight && alive(kept.attempt.owner) {
+                return say(Answer::Busy);
+            }
+        }
+        if self.state != State::Active {
+            return say(Answer::Over);
+        }
+        if let Some(kept) = kept {
+            if kept.retries >= MAX_ATTEMPTS {
+                return say(Answer::Over);
+            }
+            let again = Kept { retries: kept.retries + 1, clean: false, ..Kept::new(request, now) };
+            return Verdict { answer: Answer::Again, used: self.used, write: Some(again) };
+        }
+        if !self.limits.is_open(now) {
+            return say(Answer::Over);
+        }
+        if self.limits.max_usage.is_none() {
+            return say(Answer::Uncounted);
+        }
+        if self.has_free_use() {
+            let granted = Kept::new(request, now);
+            return Verdict { answer: Answer::Granted, used: self.used + 1, write: Some(granted) };
+        }
+        say(if self.held(now) > 0 { Answer::Busy } else { Answer::Over })
+    }
+}
+
+impl Kept {
+    fn new(request: &ClaimRequest, now: UnixTime) -> Self {
+        Self {
+            fingerprint: request.fingerprint,
+            state: KeptState::InFlight,
+            attempt: request.attempt,
+            sender: request.sender,
+            retries: 0,
+            clean: true,
+            until: now.plus(RETENTION),
+        }
+    }
+
+    /// What becomes of this claim when `attempt` ended as `outcome`. Settling twice, or after another attempt
+    /// has taken over, changes nothing.
+    pub fn settle(&self, attempt: Attempt, outcome: Outcome) -> Settled {
+        let mine = self.attempt == attempt && self.state == KeptState::InFlight;
+        let delivered = Settled::Keep(Self { state: KeptState::Delivered, ..*self });
+        match outcome {
+            Outcome::Delivered if mine || self.state == KeptState::InDoubt => delivered,
+            _ if !mine => Settled::Stale,
+            Outcome::Delivered => delivered,
+            Outcome::Refused | Outcome::Unsent if self.clean => Settled::GiveBack,
+            Outcome::Refused => Settled::Spend,
+            Outcome::Unsent | Outcome::Lost => {
+                Settled::Keep(Self { state: KeptState::InDoubt, clean: false, ..*self })
+            }
+        }
+    }
+
+    /// Whether `attempt`'s sender has shown that it read our 250: the claim may be forgotten.
+    pub fn is_acknowledged_by(&self, attempt: Attempt) -> bool {
+        self.state == KeptState::Delivered && self.attempt == attempt
+    }
+
+    /// Whether its owner may give it back by hand: nobody is sending it now.
+    pub fn is_freeable(&self, alive: impl Fn(Owner) -> bool) -> bool {
+        match self.state {
+            KeptState::InDoubt => true,
+            KeptState::InFlight => !alive(self.attempt.owner),
+            KeptState::Delivered => false,
+        }
+    }
+}
