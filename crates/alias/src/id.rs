@@ -72,12 +72,13 @@ impl FromStr for AliasId {
     type Err = AliasIdError;
 
     fn from_str(text: &str) -> Result<Self, AliasIdError> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.+".contains(&b);
-        if text.is_empty() || text.len() > MAX_LENGTH || !text.bytes().all(allowed) {
-            return Err(AliasIdError::Syntax);
-        }
         let name = text.to_ascii_lowercase();
-        if is_reserved(&name) { Err(AliasIdError::Reserved) } else { Ok(Self(name.into())) }
+        if is_reserved(&name) {
+            return Err(AliasIdError::Reserved);
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.+".contains(&b);
+        let well_formed = !name.is_empty() && name.len() <= MAX_LENGTH && name.bytes().all(allowed);
+        if well_formed { Ok(Self(name.into())) } else { Err(AliasIdError::Syntax) }
     }
 }
 
