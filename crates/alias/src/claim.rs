@@ -109,8 +109,10 @@ pub struct Verdict {
 pub enum Outcome {
     /// The next hop answered 250 to our dot.
     Delivered,
-    /// The next hop refused at our dot.
+    /// The next hop refused at our dot, for good.
     Refused,
+    /// The next hop refused at our dot, for now: the sender will retry.
+    Deferred,
     /// No byte of our dot was written.
     Unsent,
     /// Our dot may have arrived, and no verdict came.
@@ -194,9 +196,9 @@ impl Kept {
             Outcome::Delivered if mine || self.state == KeptState::InDoubt => delivered,
             _ if !mine => Settled::Stale,
             Outcome::Delivered => delivered,
-            Outcome::Refused | Outcome::Unsent if self.clean => Settled::GiveBack,
+            Outcome::Refused | Outcome::Deferred | Outcome::Unsent if self.clean => Settled::GiveBack,
             Outcome::Refused => Settled::Spend,
-            Outcome::Unsent | Outcome::Lost => {
+            Outcome::Deferred | Outcome::Unsent | Outcome::Lost => {
                 Settled::Keep(Self { state: KeptState::InDoubt, clean: false, ..*self })
             }
         }

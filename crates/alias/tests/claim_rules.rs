@@ -21,7 +21,7 @@ enum Sabotage {
     FreedAfterDoubt,
 }
 
-/// SplitMix64: enough for choosing steps, and the same on every machine.
+/// A split-mix generator: enough for choosing steps, and the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -56,6 +56,8 @@ struct Task {
     message: u8,
     attempt: Attempt,
     step: Step,
+    /// Its sender gave up waiting after the dot; what becomes of it, nobody hears.
+    abandoned: bool,
 }
 
 struct World {
@@ -143,7 +145,8 @@ impl World {
             Settled::Keep(new) => self.ledger.kept[at] = new,
             Settled::Spend => {
                 self.ledger.kept.remove(at);
-                if !self.accepted.contains_key(&task.message) {
+                // A sender that never heard the refusal comes again, and its message then takes a new use.
+                if task.abandoned || !self.accepted.contains_key(&task.message) {
                     self.lost_uses += 1;
                 }
             }
@@ -199,14 +202,19 @@ impl World {
                     return Some(451);
                 }
                 if !accepted {
-                    self.settle(task, Outcome::Refused);
-                    return Some(554);
+                    let (outcome, code) = if self.random.percent(50) {
+                        (Outcome::Refused, 554)
+                    } else {
+                        (Outcome::Deferred, 452)
+                    };
+                    self.settle(task, outcome);
+                    return Some(code);
                 }
                 self.settle(task, Outcome::Delivered);
                 task.step = Step::Reply;
             }
             Step::Reply => {
-                if self.random.percent(self.loss) {
+                if task.abandoned || self.random.percent(self.loss) {
                     return Some(0);
                 }
                 self.told.insert(task.message, 250);
@@ -245,13 +253,19 @@ impl World {
                 self.attempts += 1;
                 let owner = Owner { node: node as u64, boot: self.boots[node] };
                 let attempt = Attempt { owner, number: self.attempts };
-                tasks.push(Task { message, attempt, step: Step::Rcpt });
+                tasks.push(Task { message, attempt, step: Step::Rcpt, abandoned: false });
                 continue;
             }
             let at = self.random.below(tasks.len());
+            let past_dot = !matches!(tasks[at].step, Step::Rcpt | Step::Claim | Step::Acknowledge);
+            if past_dot && !tasks[at].abandoned && self.random.percent(10) {
+                tasks[at].abandoned = true;
+                waiting.push(tasks[at].message);
+            }
             if let Some(code) = self.step(&mut tasks[at]) {
                 let task = tasks.swap_remove(at);
                 match code {
+                    _ if task.abandoned => {}
                     250 | 550 | 554 => drop(done.insert(task.message, code)),
                     _ => waiting.push(task.message),
                 }
