@@ -68,6 +68,8 @@ struct World {
     excused_duplicates: HashMap<u8, u32>,
     told: HashMap<u8, u16>,
     lost_uses: u32,
+    /// Refused for good after doubt while the sender had gone: whatever it hears later is a refusal too.
+    refused_unheard: Vec<u8>,
     loss: u64,
     refuse: u64,
     attempts: u64,
@@ -91,6 +93,7 @@ impl World {
             excused_duplicates: HashMap::new(),
             told: HashMap::new(),
             lost_uses: 0,
+            refused_unheard: vec![],
             loss: [0, 10, 30][random.below(3)],
             refuse: [0, 15][random.below(2)],
             attempts: 0,
@@ -145,6 +148,9 @@ impl World {
             Settled::Keep(new) => self.ledger.kept[at] = new,
             Settled::Spend => {
                 self.ledger.kept.remove(at);
+                if task.abandoned {
+                    self.refused_unheard.push(task.message);
+                }
                 // A sender that never heard the refusal comes again, and its message then takes a new use.
                 if task.abandoned || !self.accepted.contains_key(&task.message) {
                     self.lost_uses += 1;
@@ -287,7 +293,7 @@ impl World {
             if times - 1 > self.excused_duplicates.get(message).copied().unwrap_or(0) {
                 return Err("a duplicate without a cause".into());
             }
-            if done.get(message) == Some(&550) {
+            if done.get(message) == Some(&550) && !self.refused_unheard.contains(message) {
                 return Err("delivered, but its sender was told 550".into());
             }
         }
