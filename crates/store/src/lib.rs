@@ -5,141 +5,19 @@
 //! that is `alias`, called inside the transaction. The store's clock is the one clock for validity.
 
 mod embedded;
+mod types;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tempalias_alias::{
-    Answer, Attempt, ClaimRequest, ClientTag, KeyId, Ledger, Limits, Outcome, Rate, RowKey, Sealed, State, UnixTime,
+use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Owner, Rate, RowKey, UnixTime};
+
+pub use embedded::{Embedded, OpenError, Options, Stats};
+pub use types::{
+    Change, Claimed, Created, Found, Health, Idempotent, Listed, NewRow, Once, Settlement, StoreError, Swept,
 };
-
-pub use embedded::{Embedded, OpenError, Options};
 
 /// Where the store's time comes from: the system's clock, or a test's.
 pub type Clock = std::sync::Arc<dyn Fn() -> UnixTime + Send + Sync>;
-
-/// A store of aliases. Cheap to clone; all clones are one store.
-#[derive(Debug, Clone)]
-pub enum Store {
-    /// `SQLite` in a file of this machine.
-    Embedded(Embedded),
-}
-
-/// The store did not do what it was asked to. Nothing is known of the aliases: the sender hears 451, never 550.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// No answer in time. A write may or may not have happened; ask again under the same attempt.
-    #[error("the store did not answer in time")]
-    Timeout,
-    /// It answered with a failure: disk full, I/O error, damaged file.
-    #[error("the store failed: {0}")]
-    Failed(String),
-    /// It is shut down.
-    #[error("the store is closed")]
-    Closed,
-}
-
-/// A new alias, sealed by the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewRow {
-    /// Where it will be found.
-    pub key: RowKey,
-    /// Which server key sealed it.
-    pub key_id: KeyId,
-    /// When it ends.
-    pub limits: Limits,
-    /// Whom it belongs to, sealed.
-    pub sealed: Sealed,
-}
-
-/// What became of a [`NewRow`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Created {
-    /// It stands, durably.
-    Done,
-    /// One of the keys given is taken: draw another name.
-    Clash,
-}
-
-/// An alias as found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The row key that matched, of those asked for.
-    pub key: RowKey,
-    /// Limits, state, uses and kept claims.
-    pub ledger: Ledger,
-    /// When it was made.
-    pub created: UnixTime,
-    /// Whom it belongs to, sealed. Empty once the alias is removed.
-    pub sealed: Sealed,
-    /// The store's time of this look.
-    pub now: UnixTime,
-}
-
-/// What the store answers to one [`ClaimRequest`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claimed {
-    /// The answer; durable if it is *Granted* or *Again*.
-    pub answer: Answer,
-    /// The limits at that moment, for the header lines of the forwarded mail.
-    pub limits: Limits,
-    /// Uses granted so far, this one included.
-    pub used: u32,
-    /// The store's time.
-    pub now: UnixTime,
-}
-
-/// How one attempt on one alias ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settlement {
-    /// The alias's row.
-    pub row: RowKey,
-    /// The attempt that the claim was granted to.
-    pub attempt: Attempt,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// What an owner or operator may change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// New limits in place of the old.
-    Limits(Limits),
-    /// Refuse until resumed.
-    Pause,
-    /// Take mail again.
-    Resume,
-    /// Refuse for ever; the sealed part is wiped at once.
-    Remove,
-    /// Give back every use that is in doubt.
-    FreeHeld,
-}
-
-/// One line of `alias list`: all that sealing lets an operator see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// The row's key.
-    pub key: RowKey,
-    /// Active, paused or removed.
-    pub state: State,
-    /// When it ends.
-    pub limits: Limits,
-    /// Uses granted.
-    pub used: u32,
-    /// Uses in flight or in doubt.
-    pub held: u32,
-    /// When it was made.
-    pub created: UnixTime,
-}
-
-/// A stored reply, or what stands in its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Idempotent {
-    /// Hash of the request's body.
-    pub body: ClientTag,
-    /// The reply, sealed under the Idempotency-Key.
-    pub reply: Sealed,
-}
 
 /// How long a reply is kept for its Idempotency-Key.
 pub const IDEMPOTENCY_RETENTION: Duration = Duration::from_hours(24);
@@ -148,8 +26,31 @@ pub const ROW_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// The longest that any call takes before it is a [`StoreError::Timeout`].
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The clock of this machine.
+pub fn system_clock() -> Clock {
+    std::sync::Arc::new(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+/// A store of aliases. Cheap to clone; all clones are one store, which closes with the last of them.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// `SQLite` in a file of this machine.
+    Embedded(Embedded),
+}
+
 impl Store {
-    /// Looks an alias up: one look-up for each row key given, all of them always. No write.
+    /// Opens, or makes, the embedded store. Blocks for as long as the disk does; meant for the start.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what stands in the way and what to do about it.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        Embedded::open(options).map(Self::Embedded)
+    }
+
+    /// Looks an alias up: one look-up for each row key given, all of them always. No write, and no wait for one.
     ///
     /// # Errors
     /// [`StoreError`] when nothing can be said about the alias.
@@ -157,5 +58,139 @@ impl Store {
         match self {
             Self::Embedded(store) => store.find(keys).await,
         }
+    }
+
+    /// Makes a row, durably, unless its key or one of `also_free` (the same name under the other server keys)
+    /// is taken. With `once`, the reply is stored in the same step, and a second request under the same name
+    /// gets the first one's reply and makes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after a timeout the row may stand or not.
+    pub async fn create(
+        &self,
+        row: NewRow,
+        also_free: &[RowKey],
+        once: Option<Once>,
+    ) -> Result<Created, StoreError> {
+        match self {
+            Self::Embedded(store) => store.create(row, also_free, once).await,
+        }
+    }
+
+    /// Asks for a use of each row, all in one step, durable before it returns. Answers stand in the order of
+    /// the requests; a row that is not there answers *Over*. Only *Granted* and *Again* cost a write.
+    ///
+    /// After [`StoreError::Timeout`] the uses may be taken: ask again under the same attempt, or settle it as
+    /// unsent.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then no dot may be sent.
+    pub async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<Claimed>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.claim(requests).await,
+        }
+    }
+
+    /// Ends attempts, durably when it returns. What is stale or unknown changes nothing, so repeating is safe.
+    /// Once handed over it happens even if nobody waits for it any longer.
+    ///
+    /// # Errors
+    /// [`StoreError`]: settle again.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.settle(settlements).await,
+        }
+    }
+
+    /// Forgets claims that were delivered and whose senders have shown that they know. Seen by every later
+    /// call, but durable only with the next write: losing it to a crash merely keeps a claim until its
+    /// retention is over, and a retry that never comes would hear *Already*.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing needs doing about it.
+    pub async fn acknowledge(&self, delivered: Vec<(RowKey, Attempt)>) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.acknowledge(delivered).await,
+        }
+    }
+
+    /// Changes a row, durably, and returns it as it is then; none: there is no such row. A removed row stays as
+    /// it is, whatever the change.
+    ///
+    /// # Errors
+    /// [`StoreError`]; every change may be asked for again.
+    pub async fn change(&self, key: RowKey, change: Change) -> Result<Option<Found>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.change(key, change).await,
+        }
+    }
+
+    /// One page of all rows in the order of their keys, after the one given. A page is never longer than 1,000
+    /// rows, whatever the limit; the last one is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self, after: Option<RowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.list(after, limit).await,
+        }
+    }
+
+    /// Takes one from the bucket of `tag`; the inner error is how long to wait. A refusal writes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take(&self, tag: ClientTag, rate: Rate) -> Result<Result<(), Duration>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.take(tag, rate).await,
+        }
+    }
+
+    /// The reply kept under an Idempotency-Key, if its day is not over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn idempotent_reply(&self, name: ClientTag) -> Result<Option<Idempotent>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.idempotent_reply(name).await,
+        }
+    }
+
+    /// Deletes what nobody needs any longer, in small steps that let claims through in between. To be called on
+    /// a timer. Deleting a kept claim never changes the counter of uses.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was deleted until then stays deleted.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        match self {
+            Self::Embedded(store) => store.sweep().await,
+        }
+    }
+
+    /// Whether the store reads and writes right now: one look-up and one small durable write.
+    pub async fn check(&self) -> Health {
+        match self {
+            Self::Embedded(store) => store.check().await,
+        }
+    }
+
+    /// Who claims through this handle: this node, this boot. Numbers of attempts are the caller's to count.
+    pub fn owner(&self) -> Owner {
+        match self {
+            Self::Embedded(store) => store.owner(),
+        }
+    }
+
+    /// The store's time.
+    pub fn now(&self) -> UnixTime {
+        match self {
+            Self::Embedded(store) => store.now(),
+        }
+    }
+}
+
+impl From<Embedded> for Store {
+    fn from(store: Embedded) -> Self {
+        Self::Embedded(store)
     }
 }

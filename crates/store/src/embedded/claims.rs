@@ -1,0 +1,83 @@
+//! Claims inside a transaction: read the ledger, ask the pure rule, write what it says.
+
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Kept, RowKey, Settled, Verdict};
+
+use super::rows;
+use super::work::Context;
+use crate::{Claimed, Settlement};
+
+/// Answers and writes a whole batch.
+pub(super) fn claim(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Result<Vec<Claimed>> {
+    requests
+        .iter()
+        .map(|request| {
+            let (claimed, verdict) = judge(at, request)?;
+            if let Some(Verdict { used, write: Some(kept), answer }) = verdict {
+                rows::write_kept(at, request.row, &kept)?;
+                if answer == Answer::Granted {
+                    rows::write_used(at, request.row, used)?;
+                }
+            }
+            Ok(claimed)
+        })
+        .collect()
+}
+
+/// Answers a whole batch from a snapshot, without a write; none: it takes the writer.
+///
+/// What is in flight, over or uncounted is so in the last commit too. *Already* is not for a reader to say: an
+/// acknowledgement may be waiting at the writer, after which the same message is a new one.
+pub(super) fn peek(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Result<Option<Vec<Claimed>>> {
+    let final_here = |answer| matches!(answer, Answer::Uncounted | Answer::Over | Answer::Busy);
+    requests
+        .iter()
+        .map(|request| judge(at, request).map(|(claimed, _)| Some(claimed).filter(|c| final_here(c.answer))))
+        .collect()
+}
+
+fn judge(at: &Context<'_>, request: &ClaimRequest) -> rusqlite::Result<(Claimed, Option<Verdict>)> {
+    let Some(found) = rows::find(at, request.row)? else {
+        // Removed and swept between RCPT and the dot.
+        return Ok((Claimed { answer: Answer::Over, limits: None, used: 0, now: at.now }, None));
+    };
+    let verdict = found.ledger.claim(request, at.now, |owner| at.is_alive(owner));
+    let claimed = Claimed {
+        answer: verdict.answer,
+        limits: Some(found.ledger.limits),
+        used: verdict.used,
+        now: at.now,
+    };
+    Ok((claimed, Some(verdict)))
+}
+
+/// Ends one attempt.
+pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Result<()> {
+    let Settlement { row, attempt, outcome } = *settlement;
+    let Some((used, kept)) = of_attempt(at, row, attempt)? else { return Ok(()) };
+    match kept.settle(attempt, outcome) {
+        Settled::Stale => Ok(()),
+        Settled::Keep(kept) => rows::write_kept(at, row, &kept),
+        Settled::Spend => rows::delete_kept(at, row, kept.fingerprint),
+        Settled::GiveBack => {
+            rows::delete_kept(at, row, kept.fingerprint)?;
+            rows::write_used(at, row, used.saturating_sub(1))
+        }
+    }
+}
+
+/// Forgets the claim that `attempt` delivered.
+pub(super) fn acknowledge(at: &Context<'_>, row: RowKey, attempt: Attempt) -> rusqlite::Result<()> {
+    match of_attempt(at, row, attempt)? {
+        Some((_, kept)) if kept.is_acknowledged_by(attempt) => rows::delete_kept(at, row, kept.fingerprint),
+        _ => Ok(()),
+    }
+}
+
+/// The counter of uses and the claim that `attempt` touched last. There is at most one: an attempt is one
+/// message. A claim whose retention is over is nobody's any more.
+fn of_attempt(at: &Context<'_>, row: RowKey, attempt: Attempt) -> rusqlite::Result<Option<(u32, Kept)>> {
+    let Some(found) = rows::find(at, row)? else { return Ok(None) };
+    let used = found.ledger.used;
+    let live = found.ledger.kept.into_iter().filter(|kept| at.now < kept.until);
+    Ok(live.filter(|kept| kept.attempt == attempt).map(|kept| (used, kept)).next())
+}

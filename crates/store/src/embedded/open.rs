@@ -1,0 +1,227 @@
+//! Opening a store: the lock, the file and its mode, the format, the server keys. All that an operator can get
+//! wrong is told here, in words that say what to do.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, params};
+use tempalias_alias::{KeyId, UnixTime};
+
+use super::Options;
+use super::rows::to_sql;
+use super::schema::{APPLICATION_ID, FORMAT, Link, Role, SCHEMA, connect};
+
+/// Nobody but us: what is sealed stays sealed, but nobody needs to count our aliases.
+const MODE: u32 = 0o600;
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of the database is not there, or not ours to enter.
+    #[error("the folder {} for the store cannot be used ({why}): make it, owned by the user that tempalias \
+             runs as, or set store.url to another place", folder.display())]
+    Folder {
+        /// Where the database should be.
+        folder: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// Another process has the store open.
+    #[error("{} is already in use{}: only one tempalias can serve it. Stop the other one first; if none runs, \
+             see who holds {}.lock", path.display(), holder.map(|pid| format!(" by process {pid}")).unwrap_or_default(), path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// The process that said it holds it.
+        holder: Option<u32>,
+    },
+    /// A file could not be made, opened or locked.
+    #[error("cannot open {} ({why}): it must be on a local disk and belong to the user that tempalias runs as", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is not a tempalias store: set store.url to another path, or move the file away", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A newer tempalias wrote it.
+    #[error("{} has store format {found}, and this tempalias knows formats up to {known}: run the newer version \
+             that wrote it", path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// Rows are sealed under a server key that is not listed.
+    #[error("{} holds {rows} aliases that were sealed under server key {missing}, which is not among the keys \
+             given ({}): add its file to store.key_files. Starting without it would tell senders that these \
+             aliases do not exist. If that key is lost for good, so are they: move the store away to start \
+             with an empty one", path.display(), Ids(listed))]
+    MissingKey {
+        /// The database.
+        path: PathBuf,
+        /// The key that sealed them.
+        missing: KeyId,
+        /// How many rows it sealed.
+        rows: u64,
+        /// The keys that were given.
+        listed: Vec<KeyId>,
+    },
+    /// `SQLite` cannot use the file: damaged, no space, a disk that fails.
+    #[error("the store {} cannot be opened: {why}. `tempalias db check` says more; a backup made with \
+             `tempalias db backup` can be put in its place", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What `SQLite` said.
+        why: String,
+    },
+}
+
+struct Ids<'a>(&'a [KeyId]);
+
+impl std::fmt::Display for Ids<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ids: Vec<_> = self.0.iter().map(KeyId::to_string).collect();
+        f.write_str(if ids.is_empty() { "none" } else { "" })?;
+        f.write_str(&ids.join(", "))
+    }
+}
+
+/// A store that is ours, checked and ready to be served.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) writer: Link,
+    pub(super) lock: File,
+}
+
+/// Takes the lock first: nothing of the database is touched while another daemon has it.
+pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+    let path = resolve(&options.path)?;
+    let lock = lock(&path)?;
+    secure(&path).map_err(|why| OpenError::File { path: path.clone(), why })?;
+    let connection = open_database(&path, &options.keys, (options.clock)())?;
+    Ok(Opened { writer: Link::with(path.clone(), Role::Writer, connection), path, lock })
+}
+
+/// The path with all links resolved: two names of one file must meet at one lock.
+fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+    if let Ok(resolved) = path.canonicalize() {
+        return Ok(resolved);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let resolved =
+        folder.canonicalize().map_err(|why| OpenError::Folder { folder: folder.to_owned(), why })?;
+    let name = path.file_name().ok_or_else(|| OpenError::Foreign { path: path.to_owned() })?;
+    Ok(resolved.join(name))
+}
+
+/// Holds `….lock` for as long as the file stays open. It is never deleted: whoever deletes a lock file lets two
+/// in.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let failed = |why| OpenError::File { path: name.clone(), why };
+    let mut open = OpenOptions::new();
+    let open = open.read(true).write(true).create(true).truncate(false).mode(MODE);
+    let mut file = open.open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = io::read_to_string(&mut file).ok().and_then(|pid| pid.trim().parse().ok());
+            return Err(OpenError::InUse { path: path.to_owned(), holder });
+        }
+        Err(TryLockError::Error(why)) => return Err(failed(why)),
+    }
+    // For the error of the next one that tries; nothing depends on it.
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
+}
+
+/// Makes the file, or narrows its mode. `SQLite` gives the log the same mode.
+fn secure(path: &Path) -> io::Result<()> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode != MODE {
+        tracing::warn!(path = %path.display(), "the store was open to others (mode {mode:o}); now it is not");
+        file.set_permissions(PermissionsExt::from_mode(MODE))?;
+    }
+    Ok(())
+}
+
+fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connection, OpenError> {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned() },
+        _ => OpenError::Database { path: path.to_owned(), why: error.to_string() },
+    };
+    let connection = connect(path, Role::Writer).map_err(failed)?;
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).map_err(failed);
+    let (application, format, tables) =
+        (number("application_id")?, number("user_version")?, number("schema_version")?);
+    if application != APPLICATION_ID && (application, format, tables) != (0, 0, 0) {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    if format > FORMAT {
+        return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        let why = format!("its file system allows no write-ahead log (mode {mode})");
+        return Err(OpenError::Database { path: path.to_owned(), why });
+    }
+    if format == 0 {
+        make(&connection, now).map_err(failed)?;
+    }
+    check_keys(&connection, path, keys, failed)?;
+    Ok(connection)
+}
+
+/// Lays out an empty file, in one step: a crash leaves an empty file or a store.
+fn make(connection: &Connection, now: UnixTime) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.execute("INSERT INTO meta (name, value) VALUES ('made', ?1)", params![to_sql(now)])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+fn check_keys(
+    connection: &Connection,
+    path: &Path,
+    keys: &[KeyId],
+    failed: impl Fn(rusqlite::Error) -> OpenError,
+) -> Result<(), OpenError> {
+    let mut statement =
+        connection.prepare("SELECT id, row_count FROM server_key ORDER BY first_used").map_err(&failed)?;
+    let used = statement
+        .query_map([], |row| Ok((KeyId(row.get(0)?), row.get::<_, i64>(1)?)))
+        .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+        .map_err(&failed)?;
+    match used.into_iter().find(|(id, _)| !keys.contains(id)) {
+        None => Ok(()),
+        Some((missing, rows)) => Err(OpenError::MissingKey {
+            path: path.to_owned(),
+            missing,
+            rows: u64::try_from(rows).unwrap_or_default(),
+            listed: keys.to_vec(),
+        }),
+    }
+}

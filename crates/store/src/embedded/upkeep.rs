@@ -1,0 +1,91 @@
+//! Inside a transaction: rate limits, the sweep, and the probes behind `/readyz`.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+use tempalias_alias::{ClientTag, Rate, RowKey, UnixTime};
+
+use super::rows::{from_sql, to_sql};
+use super::work::Context;
+use crate::Swept;
+
+/// The most rows of one kind that one step of a sweep deletes: some milliseconds of the writer's time.
+pub(super) const STEP: usize = 250;
+
+/// Takes one from a bucket and writes its new state; a refusal writes nothing.
+pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Result<(), Duration>> {
+    match rate.take(bucket(at, tag)?, at.now) {
+        Ok(full_at) => {
+            at.run(
+                "INSERT OR REPLACE INTO rate (tag, full_at) VALUES (?1, ?2)",
+                params![tag.0, to_sql(full_at)],
+            )?;
+            Ok(Ok(()))
+        }
+        Err(wait) => Ok(Err(wait)),
+    }
+}
+
+/// How long to wait, as a snapshot says; none: there may be one left, ask the writer. Buckets only get emptier
+/// between the snapshot and the writer, so a refusal stands.
+pub(super) fn refusal(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Option<Duration>> {
+    Ok(rate.take(bucket(at, tag)?, at.now).err())
+}
+
+fn bucket(at: &Context<'_>, tag: ClientTag) -> rusqlite::Result<Option<UnixTime>> {
+    at.connection
+        .prepare_cached("SELECT full_at FROM rate WHERE tag = ?1")?
+        .query_row([tag.0], |row| row.get(0).map(from_sql))
+        .optional()
+}
+
+/// One step of the sweep: at most [`STEP`] rows of each kind.
+pub(super) fn sweep(at: &Context<'_>) -> rusqlite::Result<Swept> {
+    let limit = i64::try_from(STEP).unwrap_or(i64::MAX);
+    let now = to_sql(at.now);
+    let delete = |sql| at.run(sql, params![now, limit]);
+    Ok(Swept {
+        rows: sweep_aliases(at, limit)?,
+        claims: delete(
+            "DELETE FROM claim WHERE (row_key, fingerprint) IN
+             (SELECT row_key, fingerprint FROM claim WHERE until <= ?1 ORDER BY until LIMIT ?2)",
+        )?,
+        replies: delete(
+            "DELETE FROM reply WHERE name IN
+             (SELECT name FROM reply WHERE until <= ?1 ORDER BY until LIMIT ?2)",
+        )?,
+        rates: delete(
+            "DELETE FROM rate WHERE tag IN
+             (SELECT tag FROM rate WHERE full_at <= ?1 ORDER BY full_at LIMIT ?2)",
+        )?,
+    })
+}
+
+/// Deletes rows with all that hangs on them, and forgets a server key with its last row.
+fn sweep_aliases(at: &Context<'_>, limit: i64) -> rusqlite::Result<usize> {
+    let over: Vec<(RowKey, [u8; 4])> = at
+        .connection
+        .prepare_cached("SELECT row_key, key_id FROM alias WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")?
+        .query_map(params![to_sql(at.now), limit], |row| Ok((RowKey(row.get(0)?), row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (key, key_id) in &over {
+        at.run("DELETE FROM claim WHERE row_key = ?1", [key.0])?;
+        at.run("DELETE FROM alias WHERE row_key = ?1", [key.0])?;
+        at.run("UPDATE server_key SET row_count = row_count - 1 WHERE id = ?1", [key_id])?;
+    }
+    if !over.is_empty() {
+        at.run("DELETE FROM server_key WHERE row_count <= 0", [])?;
+    }
+    Ok(over.len())
+}
+
+/// Reads one row.
+pub(super) fn probe_reader(at: &Context<'_>) -> rusqlite::Result<()> {
+    let mut statement = at.connection.prepare_cached("SELECT value FROM meta WHERE name = 'made'")?;
+    statement.query_row([], |row| row.get::<_, i64>(0)).map(drop)
+}
+
+/// Writes one row: only a write shows that the disk is neither full nor read-only.
+pub(super) fn probe_writer(at: &Context<'_>) -> rusqlite::Result<()> {
+    at.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('probed', ?1)", [to_sql(at.now)]).map(drop)
+}

@@ -1,0 +1,150 @@
+//! The one thread that writes: it commits many callers' work in one transaction, then answers them all.
+//!
+//! Owns group commit. There is no artificial delay: whatever arrived while the last commit was on its way to the
+//! disk makes up the next one. No answer leaves before its commit has returned.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tempalias_alias::Owner;
+use tokio::sync::mpsc::Receiver;
+
+use super::schema::{Link, is_suspicious};
+use super::work::{Context, FaultLog, Work, control, failed};
+use crate::{Clock, StoreError};
+
+/// The most calls in one commit: beyond this a bigger commit saves little and makes everyone in it wait.
+const GROUP: usize = 256;
+/// The most patient calls that wait for a commit of somebody else's.
+const PATIENT: usize = 1024;
+
+/// Counters of the writer, for metrics and for the proof that commits are grouped.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) calls: AtomicU64,
+}
+
+/// Everything that the writer thread owns. The fields are dropped in their order: the lock goes last.
+pub(super) struct Writer {
+    pub(super) link: Link,
+    pub(super) owner: Owner,
+    pub(super) clock: Clock,
+    pub(super) counters: Arc<Counters>,
+    pub(super) readers: Vec<JoinHandle<()>>,
+    pub(super) _lock: File,
+}
+
+impl Writer {
+    /// Works until every sender is gone. `closed` is told, by being dropped, when the file is free again.
+    pub(super) fn serve(mut self, mut calls: Receiver<Box<dyn Work>>, closed: SyncSender<()>) {
+        let mut arrived = Vec::new();
+        let mut waiting: Vec<Box<dyn Work>> = Vec::new();
+        let mut log = FaultLog::new("writes");
+        while calls.blocking_recv_many(&mut arrived, GROUP) > 0 {
+            waiting.extend(arrived.drain(..).filter(|work| work.is_wanted()));
+            if waiting.len() < PATIENT && waiting.iter().all(|work| work.is_patient()) {
+                continue;
+            }
+            let result = self.commit(std::mem::take(&mut waiting));
+            log.note(result);
+        }
+        if !waiting.is_empty() {
+            log.note(self.commit(waiting));
+        }
+        // The readers go first: the last connection to close folds the log into the database, and only the
+        // writer may. A reader that panicked has nothing to say here.
+        for reader in self.readers.drain(..) {
+            drop(reader.join());
+        }
+        self.link.reset();
+        drop(self);
+        drop(closed);
+    }
+
+    /// One transaction for all of `batch`, then the answers.
+    fn commit(&mut self, mut batch: Vec<Box<dyn Work>>) -> Result<(), StoreError> {
+        let (owner, now) = (self.owner, (self.clock)());
+        let outcomes = self.link.connection().and_then(|connection| {
+            let changes = connection.total_changes();
+            let outcomes = transact(&Context { connection, now, owner }, &mut batch)?;
+            if connection.total_changes() != changes {
+                self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            }
+            for work in &mut batch {
+                work.after_commit(connection);
+            }
+            Ok(outcomes)
+        });
+        self.counters.calls.fetch_add(u64::try_from(batch.len()).unwrap_or_default(), Ordering::Relaxed);
+        match outcomes {
+            Ok(outcomes) => {
+                let fault = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+                let fault = fault.filter(|&error| is_suspicious(error)).map(failed).next();
+                for (work, outcome) in batch.into_iter().zip(outcomes) {
+                    work.answer(outcome.map_err(|error| failed(&error)));
+                }
+                fault.map_or(Ok(()), |why| {
+                    self.link.reset();
+                    Err(why)
+                })
+            }
+            Err(error) => {
+                let why = failed(&error);
+                if is_suspicious(&error) {
+                    self.link.reset();
+                }
+                for work in batch {
+                    work.answer(Err(why.clone()));
+                }
+                Err(why)
+            }
+        }
+    }
+}
+
+/// What became of each piece of work in a transaction that was committed.
+type Outcomes = Vec<rusqlite::Result<()>>;
+
+/// Runs and commits `batch`. A piece of work that fails is undone alone; on any other error nothing was done.
+fn transact(at: &Context<'_>, batch: &mut [Box<dyn Work>]) -> rusqlite::Result<Outcomes> {
+    control(at.connection, "BEGIN IMMEDIATE")?;
+    let outcome = run_each(at, batch).and_then(|outcomes| {
+        control(at.connection, "COMMIT")?;
+        Ok(outcomes)
+    });
+    if outcome.is_err() && !at.connection.is_autocommit() {
+        // Whatever this says, the error that led here is the one to report.
+        drop(control(at.connection, "ROLLBACK"));
+    }
+    outcome
+}
+
+fn run_each(at: &Context<'_>, batch: &mut [Box<dyn Work>]) -> rusqlite::Result<Outcomes> {
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for work in batch {
+        control(at.connection, "SAVEPOINT work")?;
+        let outcome = work.run(at);
+        if let Err(error) = outcome {
+            // A full disk or an I/O error makes SQLite undo the whole transaction, not just this statement.
+            if at.connection.is_autocommit() {
+                return Err(error);
+            }
+            undo(at.connection)?;
+            outcomes.push(Err(error));
+        } else {
+            control(at.connection, "RELEASE work")?;
+            outcomes.push(Ok(()));
+        }
+    }
+    Ok(outcomes)
+}
+
+fn undo(connection: &Connection) -> rusqlite::Result<()> {
+    control(connection, "ROLLBACK TO work")?;
+    control(connection, "RELEASE work")
+}
