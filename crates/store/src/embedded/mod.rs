@@ -5,6 +5,7 @@
 
 mod aliases;
 mod claims;
+mod link;
 mod open;
 mod reader;
 mod rows;
@@ -16,7 +17,7 @@ mod writer;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +27,10 @@ use std::time::Duration;
 use tempalias_alias::{Attempt, ClaimRequest, ClientTag, KeyId, Owner, Rate, RowKey, UnixTime};
 use tokio::sync::mpsc::{self, Sender};
 
+use link::Watched;
 pub use open::OpenError;
 use open::Opened;
 use reader::Reader;
-use schema::{Link, Role};
 use work::{Abandoned, Acknowledgement, Context, Tidy, Work, job};
 use writer::{Counters, Writer};
 
@@ -91,7 +92,7 @@ struct Shared {
     unscrubbed: Arc<AtomicBool>,
     owner: Owner,
     clock: Clock,
-    file: Watched,
+    file: Arc<Watched>,
 }
 
 /// Waits for the writer's end when it is dropped.
@@ -107,7 +108,7 @@ impl Drop for Closed {
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Embedded({})", self.shared.file.path.display())
+        write!(f, "Embedded({})", self.shared.file.path().display())
     }
 }
 
@@ -117,8 +118,8 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`].
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let Opened { path, writer, lock } = open::open(&options)?;
-        let failed = |why| OpenError::File { path: path.clone(), why };
+        let Opened { file, writer, readers: links, lock } = open::open(&options, READERS)?;
+        let failed = |why| OpenError::File { path: file.path().to_owned(), why };
         let owner = Owner { node: 0, boot: options.boot };
         let clock = options.clock;
         let (read, queue) = mpsc::channel(QUEUE);
@@ -126,8 +127,7 @@ impl Embedded {
         let (closed, close) = sync_channel(0);
         let queue = Arc::new(Mutex::new(queue));
         let mut readers = Vec::with_capacity(READERS);
-        for number in 0..READERS {
-            let link = Link::new(path.clone(), Role::Reader);
+        for (number, link) in links.into_iter().enumerate() {
             let reader = Reader { link, owner, clock: Arc::clone(&clock) };
             let queue = Arc::clone(&queue);
             readers
@@ -143,7 +143,6 @@ impl Embedded {
             _lock: lock,
         };
         spawn("store-write".to_owned(), move || writer.serve(calls, closed)).map_err(failed)?;
-        let file = Watched::new(&path).map_err(failed)?;
         let (closed, unscrubbed) = (Closed(Mutex::new(close)), Arc::default());
         Ok(Self {
             shared: Arc::new(Shared {
@@ -264,7 +263,7 @@ impl Embedded {
     pub(crate) async fn check(&self) -> Health {
         let reader = in_time(self.read(upkeep::probe_reader)).await;
         let writer = in_time(self.write(upkeep::probe_writer)).await;
-        Health { reader, writer: writer.and_then(|()| self.shared.file.check()) }
+        Health { reader, writer }
     }
 
     async fn read<T: Send + 'static>(
@@ -309,32 +308,4 @@ async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name).stack_size(512 << 10).spawn(body)
-}
-
-/// The file that was opened. `SQLite` goes on writing to a file that was moved or deleted under it, and all of
-/// it would be gone at the next start.
-struct Watched {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Watched {
-    fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        let gone = |why: String| StoreError::Failed(format!("{}: {why}", self.path.display()));
-        match identity(&self.path) {
-            Ok(identity) if identity == self.identity => Ok(()),
-            Ok(_) => Err(gone("was replaced while in use; restart to open the new file".to_owned())),
-            Err(why) => Err(gone(why.to_string())),
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let file = path.metadata()?;
-    Ok((file.dev(), file.ino()))
 }

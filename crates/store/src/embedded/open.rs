@@ -5,13 +5,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 use tempalias_alias::{KeyId, UnixTime};
 
 use super::Options;
+use super::link::{Link, Watched};
 use super::rows::to_sql;
-use super::schema::{APPLICATION_ID, FORMAT, Link, Role, SCHEMA, connect};
+use super::schema::{APPLICATION_ID, FORMAT, Role, SCHEMA, connect};
 
 /// Nobody but us: what is sealed stays sealed, but nobody needs to count our aliases.
 const MODE: u32 = 0o600;
@@ -101,18 +103,23 @@ impl std::fmt::Display for Ids<'_> {
 /// A store that is ours, checked and ready to be served.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) path: PathBuf,
+    pub(super) file: Arc<Watched>,
     pub(super) writer: Link,
+    pub(super) readers: Vec<Link>,
     pub(super) lock: File,
 }
 
 /// Takes the lock first: nothing of the database is touched while another daemon has it.
-pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+pub(super) fn open(options: &Options, readers: usize) -> Result<Opened, OpenError> {
     let path = resolve(&options.path)?;
     let lock = lock(&path)?;
-    secure(&path).map_err(|why| OpenError::File { path: path.clone(), why })?;
+    let failed = |why| OpenError::File { path: path.clone(), why };
+    secure(&path).map_err(failed)?;
+    let file = Arc::new(Watched::new(&path).map_err(failed)?);
     let connection = open_database(&path, &options.keys, (options.clock)())?;
-    Ok(Opened { writer: Link::with(path.clone(), Role::Writer, connection), path, lock })
+    let writer = Link::with(Arc::clone(&file), Role::Writer, connection);
+    let readers = (0..readers).map(|_| Link::new(Arc::clone(&file), Role::Reader)).collect();
+    Ok(Opened { file, writer, readers, lock })
 }
 
 /// The path with all links resolved: two names of one file must meet at one lock.

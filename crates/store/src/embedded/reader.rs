@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tempalias_alias::Owner;
 use tokio::sync::mpsc::Receiver;
 
-use super::schema::{Link, is_suspicious};
+use super::link::Link;
+use super::schema::is_suspicious;
 use super::work::{Context, FaultLog, Work, control, failed};
 use crate::{Clock, StoreError};
 

@@ -1,9 +1,9 @@
 //! The database's layout, and how a connection to it is set up.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, OpenFlags};
 
 /// Counts up when the layout changes; a newer one is refused, an older one will be migrated here.
 pub(super) const FORMAT: u32 = 1;
@@ -95,57 +95,12 @@ pub(super) fn empty_log(writer: &Connection) -> rusqlite::Result<bool> {
     Ok(!busy?)
 }
 
-/// A connection that is opened again after it broke.
-#[derive(Debug)]
-pub(super) struct Link {
-    path: PathBuf,
-    role: Role,
-    connection: Option<Connection>,
-}
-
-impl Link {
-    /// Not open yet.
-    pub(super) fn new(path: PathBuf, role: Role) -> Self {
-        Self { path, role, connection: None }
-    }
-
-    /// Open already.
-    pub(super) fn with(path: PathBuf, role: Role, connection: Connection) -> Self {
-        Self { path, role, connection: Some(connection) }
-    }
-
-    /// The connection, opened if there is none.
-    pub(super) fn connection(&mut self) -> rusqlite::Result<&Connection> {
-        if self.connection.is_none() {
-            let fresh = connect(&self.path, self.role)?;
-            let format: u32 = fresh.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if format != FORMAT {
-                return Err(not_ours());
-            }
-            self.connection = Some(fresh);
-        }
-        self.connection.as_ref().ok_or_else(not_ours)
-    }
-
-    /// Lets go of the connection, so that the next call tries a new one.
-    pub(super) fn reset(&mut self) {
-        self.connection = None;
-    }
-}
-
-fn not_ours() -> rusqlite::Error {
-    let code = ffi::Error::new(ffi::SQLITE_NOTADB);
-    rusqlite::Error::SqliteFailure(
-        code,
-        Some("the file is no longer the database that was opened".to_owned()),
-    )
-}
-
-/// Whether an error leaves doubt about the connection itself, rather than about one statement or a passing lock.
+/// Whether an error leaves doubt about the connection itself, rather than about one statement, a passing lock or
+/// another file.
 pub(super) fn is_suspicious(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{ConstraintViolation, DatabaseBusy, DatabaseLocked};
+    use rusqlite::ErrorCode::{CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseLocked};
     match error.sqlite_error_code() {
-        Some(code) => !matches!(code, ConstraintViolation | DatabaseBusy | DatabaseLocked),
+        Some(code) => !matches!(code, CannotOpen | ConstraintViolation | DatabaseBusy | DatabaseLocked),
         None => false,
     }
 }
