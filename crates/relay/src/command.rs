@@ -12,17 +12,17 @@ use crate::{Effect, Effects, Event, Policy, Refusal};
 /// Waiting for a command, with or without an open transaction.
 #[derive(Debug)]
 pub(crate) struct Commands {
-    transaction: Option<Transaction>,
+    transaction: Option<Box<Transaction>>,
     pub(crate) since: Instant,
 }
 
 impl Commands {
     pub(crate) fn new(transaction: Option<Transaction>, core: &Core) -> Self {
-        Self { transaction, since: core.at.instant }
+        Self { transaction: transaction.map(Box::new), since: core.at.instant }
     }
 
-    pub(crate) fn on(mut self, event: Event<'_>, core: &mut Core, out: &mut Effects) -> State {
-        match event {
+    pub(crate) fn on(mut self, event: &Event<'_>, core: &mut Core, out: &mut Effects) -> State {
+        match *event {
             Event::Line { text, more, fresh } => {
                 // What arrived after our 250 was written out was sent by somebody who read it (or gave up
                 // waiting for it, which comes to the same: it will not send the message again).
@@ -50,7 +50,7 @@ impl Commands {
             Ok(Command::Ehlo(name)) => self.hello(name, true, more, core, out),
             Ok(Command::Mail(path, parameters)) => self.mail(path, parameters, core, out),
             Ok(Command::Rcpt(path)) => match self.transaction {
-                Some(transaction) => crate::recipient::begin(transaction, path, core, out),
+                Some(transaction) => crate::recipient::begin(*transaction, path, core, out),
                 None => self.mistake(Refusal::MailFirst, core, out),
             },
             Ok(Command::Data) => self.data(more, core, out),
@@ -128,7 +128,7 @@ impl Commands {
             upstream: None,
             may_redial: true,
         };
-        Self { transaction: Some(transaction), ..self }.say(
+        Self { transaction: Some(Box::new(transaction)), ..self }.say(
             Reply::new(Status::SenderOk, "Sender noted"),
             core,
             out,
@@ -147,7 +147,7 @@ impl Commands {
             return this.mistake(Refusal::NoRecipients, core, out);
         }
         out.push(Effect::Reserve);
-        State::Reserving(Box::new(Reserving { transaction, since: core.at.instant }))
+        State::Reserving(Box::new(Reserving { transaction: *transaction, since: core.at.instant }))
     }
 
     fn unknown(self, core: &mut Core, out: &mut Effects) -> State {

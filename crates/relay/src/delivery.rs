@@ -163,9 +163,9 @@ impl Claiming {
             }
             // It may have been granted all the same; whatever stands there is given back by attempt.
             _ => {
-                let permits =
-                    requests.iter().filter_map(|r| Permit::from_answer(r, Answer::Granted)).collect();
-                turn_away(mail, permits, Outcome::Unsent, Refusal::StoreDown, core, out)
+                let unsent = requests.iter().map(|r| (r.row, r.attempt, Outcome::Unsent)).collect();
+                out.push(Effect::SettleLater(unsent));
+                turn_away(mail, vec![], Outcome::Unsent, Refusal::StoreDown, core, out)
             }
         }
     }
@@ -364,12 +364,12 @@ impl Redialling {
         self.0.mail.deadline
     }
 
-    pub(crate) fn on(self: Box<Self>, event: Event<'_>, core: &mut Core, out: &mut Effects) -> State {
+    pub(crate) fn on(self: Box<Self>, event: &Event<'_>, core: &mut Core, out: &mut Effects) -> State {
         let mut cleared = self.0;
         match event {
             Event::Connected(Ok(Connected { offered, .. })) => {
-                cleared.mail.transaction.upstream = Some(Upstream::new(offered));
-                if let Err(refusal) = cleared.mail.transaction.suits(&offered) {
+                cleared.mail.transaction.upstream = Some(Upstream::new(*offered));
+                if let Err(refusal) = cleared.mail.transaction.suits(offered) {
                     return cleared.fail(refusal, Outcome::Refused, core, out);
                 }
                 let wanted = cleared.parts.iter().map(|part| part.recipient).collect();
@@ -382,7 +382,7 @@ impl Redialling {
                     }
                     ConnectError::NoDnsAnswer | ConnectError::NoConnection => Outcome::Deferred,
                 };
-                cleared.fail(Refusal::Connect(error), outcome, core, out)
+                cleared.fail(Refusal::Connect(*error), outcome, core, out)
             }
             _ => cleared.fail(Refusal::Connect(ConnectError::NoConnection), Outcome::Unsent, core, out),
         }
@@ -476,17 +476,16 @@ impl Sending {
             Event::BodySent(Err(failed)) => failed,
             _ => return cleared.doubt(Refusal::VerdictLost, core, out),
         };
+        cleared.mail.transaction.abandon(out);
         match failed {
-            BodyFailed { pending: Some(Heard::Reply(reply)), dot_may_have_left } => {
-                if dot_may_have_left || reply.refusal().is_some() {
-                    let heard = cleared.judged(&reply, core, out);
-                    return heard;
-                }
-                cleared.break_off(Refusal::Nonsense, core, out)
+            // What the next hop said before the connection broke is its verdict, if it is one.
+            BodyFailed { pending: Some(Heard::Reply(reply)), dot_may_have_left }
+                if dot_may_have_left || reply.refusal().is_some() =>
+            {
+                cleared.judged(&reply, core, out)
             }
             BodyFailed { dot_may_have_left: true, .. } => cleared.doubt(Refusal::VerdictLost, core, out),
-            BodyFailed { pending: Some(Heard::Nonsense(_)), .. } => {
-                cleared.mail.transaction.abandon(out);
+            BodyFailed { pending: Some(Heard::Reply(_) | Heard::Nonsense(_)), .. } => {
                 cleared.fail(Refusal::Nonsense, Outcome::Unsent, core, out)
             }
             BodyFailed { .. } => cleared.lost(core, out),

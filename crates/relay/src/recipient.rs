@@ -83,7 +83,7 @@ pub(crate) fn begin(
     }
     for role in ["postmaster", "abuse"] {
         if address.local_part().as_str().eq_ignore_ascii_case(role) {
-            return operator(transaction, role, Some(address), core, out);
+            return operator(transaction, role, Some(&address), core, out);
         }
     }
     let Ok(id) = AliasId::try_from(address.local_part()) else {
@@ -116,11 +116,11 @@ fn canonical(id: &AliasId, address: &Mailbox) -> String {
 fn operator(
     transaction: Transaction,
     role: &str,
-    address: Option<Mailbox>,
+    address: Option<&Mailbox>,
     core: &mut Core,
     out: &mut Effects,
 ) -> State {
-    let Some(domain) = address.as_ref().map(Mailbox::domain).or(core.policy.domains.first()) else {
+    let Some(domain) = address.map(Mailbox::domain).or(core.policy.domains.first()) else {
         return refuse(transaction, Refusal::RelayDenied, core, out);
     };
     if transaction.parameters.size.is_some_and(|size| size > MAX_OPERATOR_MESSAGE) {
@@ -139,7 +139,7 @@ fn operator(
 }
 
 impl Asking {
-    pub(crate) fn on(self: Box<Self>, event: Event<'_>, core: &mut Core, out: &mut Effects) -> State {
+    pub(crate) fn on(self: Box<Self>, event: &Event<'_>, core: &mut Core, out: &mut Effects) -> State {
         let Self { transaction, recipient, .. } = *self;
         match event {
             Event::Quota(Ok(true)) => {
@@ -250,19 +250,19 @@ fn dial(
 }
 
 impl Dialling {
-    pub(crate) fn on(self: Box<Self>, event: Event<'_>, core: &mut Core, out: &mut Effects) -> State {
+    pub(crate) fn on(self: Box<Self>, event: &Event<'_>, core: &mut Core, out: &mut Effects) -> State {
         let Self { mut transaction, candidate, next_hop, deadline } = *self;
         match event {
             Event::Connected(Ok(Connected { offered, .. })) => {
-                let upstream = Upstream::new(offered);
-                if let Err(refusal) = transaction.suits(&offered) {
+                let upstream = Upstream::new(*offered);
+                if let Err(refusal) = transaction.suits(offered) {
                     transaction.upstream = Some(upstream);
                     transaction.release(out);
                     return refuse(transaction, refusal, core, out);
                 }
                 name(transaction, upstream, candidate, next_hop, deadline, core, out)
             }
-            Event::Connected(Err(error)) => refuse(transaction, Refusal::Connect(error), core, out),
+            Event::Connected(Err(error)) => refuse(transaction, Refusal::Connect(*error), core, out),
             Event::Deadline => {
                 refuse(transaction, Refusal::Connect(crate::ConnectError::NoConnection), core, out)
             }

@@ -207,6 +207,7 @@ impl Refusal {
     /// Every refusal, for `docs/replies.md` and its test.
     pub fn all() -> Vec<Self> {
         use CommandError as C;
+        use ConnectError as E;
         let mut all: Vec<Self> =
             [C::Unknown, C::Http, C::Octets, C::Arguments, C::Hello, C::Sender, C::Recipient, C::Parameter]
                 .map(Self::Command)
@@ -243,7 +244,6 @@ impl Refusal {
             Self::NotEightBit,
             Self::NotUtf8,
         ]);
-        use ConnectError as E;
         all.extend(
             [E::NoSuchDomain, E::NullMx, E::BadRoute, E::NoDnsAnswer, E::NoConnection].map(Self::Connect),
         );
