@@ -1,4 +1,5 @@
 //! What only the embedded store promises: its files, its lock, its commits, its faults.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -126,7 +127,7 @@ async fn answers_that_change_nothing_write_nothing() {
     let settlement =
         Settlement { row: ROW, attempt: request(&store, ROW, 1).attempt, outcome: Outcome::Delivered };
     store.settle(vec![settlement]).await.unwrap();
-    let rate = Rate { burst: 1, every: Duration::from_secs(60) };
+    let rate = Rate { burst: 1, every: Duration::from_mins(1) };
     let tag = tempalias_alias::ClientTag([1; 16]);
     store.take(tag, rate).await.unwrap().unwrap();
     let before = stats(&store);
@@ -342,69 +343,35 @@ async fn removing_and_sweeping_leave_nothing_sealed_behind() {
     assert!(holds(&all_bytes(folder.path()), &[7; 64]), "the other row stands");
 }
 
+/// What a thief would look for.
+const NAMES: [&str; 10] = [
+    "mycuriousalias",
+    "mymanagesecret",
+    "veryhidden",
+    "target.example",
+    "ourdomain",
+    "203.0.113.77",
+    "my-request-name",
+    "private subject",
+    "friend",
+    "sender.example",
+];
+
 #[tokio::test]
 async fn the_files_name_nobody() {
     let (folder, path) = folder();
     let server_key = ServerKey::new([42; 32]);
     let store = Store::open(options(&path, &[server_key.id()])).unwrap();
-    let id: AliasId = "mycuriousalias".parse().unwrap();
-    let secret: ManageSecret = "mymanagesecret".parse().unwrap();
-    let private = Private {
-        target: "veryhidden@target.example".parse().unwrap(),
-        domain: "ourdomain.example".parse().unwrap(),
-        manage: server_key.manage_hash(&id, &secret),
-    };
+    let id: AliasId = NAMES[0].parse().unwrap();
     let key = server_key.row_key(&id);
-    let client = "203.0.113.77";
-    let tag = server_key.client_tag("create", ClientNetwork::of(client.parse().unwrap()));
-    let seal =
-        |text: &[u8]| server_key.seal_bytes(Purpose::IdempotentReply, b"my-request-name", text, [2; 12]);
-    let reply = Idempotent { body: tag, reply: seal(b"mycuriousalias@ourdomain.example") };
-    let once = Once { name: server_key.name_tag("idempotency", b"my-request-name"), reply };
-    let row = NewRow {
-        key,
-        key_id: server_key.id(),
-        sealed: server_key.seal(&id, &private, [1; 12]),
-        ..new_row(&store, key, 3)
-    };
-    assert_eq!(store.create(row, &[], Some(once)).await, Ok(Created::Done));
-    let rate = Rate { burst: 5, every: Duration::from_secs(30) };
-    store.take(tag, rate).await.unwrap().unwrap();
-    let mut hasher = MessageHasher::new();
-    hasher.field(b"Subject", b"a private subject");
-    let request = ClaimRequest {
-        fingerprint: server_key.fingerprint(&id, &hasher.finish()),
-        sender: server_key.sender_tag(&id, &ReversePath::Mailbox("friend@sender.example".parse().unwrap())),
-        ..request(&store, key, 1)
-    };
-    assert_eq!(store.claim(vec![request]).await.unwrap()[0].answer, Answer::Granted);
-    let settlement = Settlement { row: key, attempt: request.attempt, outcome: Outcome::Lost };
-    store.settle(vec![settlement]).await.unwrap();
-    store.change(key, Change::Pause).await.unwrap();
-    store.change(key, Change::Resume).await.unwrap();
-    assert!(store.check().await.is_ready());
-
-    let opened = store.find(&[key]).await.unwrap().unwrap().sealed;
-    assert_eq!(server_key.open(&id, &opened), Ok(private));
-    let names = [
-        "mycuriousalias",
-        "mymanagesecret",
-        "veryhidden",
-        "target.example",
-        "ourdomain",
-        client,
-        "my-request-name",
-        "private subject",
-        "friend",
-        "sender.example",
-    ];
-    let address: [u8; 4] = [203, 0, 113, 77];
+    call_everything(&store, &server_key, &id).await;
     let look = || {
         let bytes = all_bytes(folder.path());
         assert!(bytes.len() > 4096);
-        for name in names {
+        for name in NAMES {
             assert!(!holds(&bytes, name.as_bytes()), "{name}");
         }
+        let address = [203, 0, 113, 77];
         assert!(!holds(&bytes, &address) && !holds(&bytes, &[42; 32]));
     };
     look();
@@ -413,4 +380,40 @@ async fn the_files_name_nobody() {
     look();
     drop(store);
     look();
+}
+
+async fn call_everything(store: &Store, server_key: &ServerKey, id: &AliasId) {
+    let secret: ManageSecret = "mymanagesecret".parse().unwrap();
+    let private = Private {
+        target: "veryhidden@target.example".parse().unwrap(),
+        domain: "ourdomain.example".parse().unwrap(),
+        manage: server_key.manage_hash(id, &secret),
+    };
+    let key = server_key.row_key(id);
+    let tag = server_key.client_tag("create", ClientNetwork::of("203.0.113.77".parse().unwrap()));
+    let name = b"my-request-name";
+    let address = b"mycuriousalias@ourdomain.example";
+    let reply = server_key.seal_bytes(Purpose::IdempotentReply, name, address, [2; 12]);
+    let reply = Idempotent { body: tag, reply };
+    let once = Once { name: server_key.name_tag("idempotency", name), reply };
+    let sealed = server_key.seal(id, &private, [1; 12]);
+    let row = NewRow { key, key_id: server_key.id(), sealed, ..new_row(store, key, 3) };
+    assert_eq!(store.create(row, &[], Some(once)).await, Ok(Created::Done));
+    store.take(tag, Rate { burst: 5, every: Duration::from_secs(30) }).await.unwrap().unwrap();
+    let mut hasher = MessageHasher::new();
+    hasher.field(b"Subject", b"a private subject");
+    let sender = ReversePath::Mailbox("friend@sender.example".parse().unwrap());
+    let request = ClaimRequest {
+        fingerprint: server_key.fingerprint(id, &hasher.finish()),
+        sender: server_key.sender_tag(id, &sender),
+        ..request(store, key, 1)
+    };
+    assert_eq!(store.claim(vec![request]).await.unwrap()[0].answer, Answer::Granted);
+    let settlement = Settlement { row: key, attempt: request.attempt, outcome: Outcome::Lost };
+    store.settle(vec![settlement]).await.unwrap();
+    store.change(key, Change::Pause).await.unwrap();
+    store.change(key, Change::Resume).await.unwrap();
+    assert!(store.check().await.is_ready());
+    let opened = store.find(&[key]).await.unwrap().unwrap().sealed;
+    assert_eq!(server_key.open(id, &opened), Ok(private));
 }

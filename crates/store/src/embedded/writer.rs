@@ -149,3 +149,111 @@ fn undo(connection: &Connection) -> rusqlite::Result<()> {
     control(connection, "ROLLBACK TO work")?;
     control(connection, "RELEASE work")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use tempalias_alias::UnixTime;
+
+    use super::super::link::Watched;
+    use super::super::schema::{Role, connect};
+    use super::*;
+
+    type Told = Arc<Mutex<Vec<Result<(), StoreError>>>>;
+
+    /// Runs some SQL and notes what it is told.
+    struct Sql(&'static str, Told);
+
+    impl Work for Sql {
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn run(&mut self, at: &Context<'_>) -> rusqlite::Result<()> {
+            at.connection.execute_batch(self.0)
+        }
+
+        fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+            self.1.lock().unwrap().push(outcome);
+        }
+    }
+
+    fn writer(folder: &Path) -> Writer {
+        let path = folder.join("test.db");
+        let lock = File::create(&path).unwrap();
+        let connection = connect(&path, Role::Writer).unwrap();
+        let tables =
+            "PRAGMA journal_mode = WAL; PRAGMA user_version = 1; CREATE TABLE t (x INTEGER PRIMARY KEY);
+            CREATE TABLE big (x BLOB);
+            CREATE TABLE child (x REFERENCES t DEFERRABLE INITIALLY DEFERRED); PRAGMA foreign_keys = ON;";
+        connection.execute_batch(tables).unwrap();
+        Writer {
+            link: Link::with(Arc::new(Watched::new(&path).unwrap()), Role::Writer, connection),
+            owner: Owner { node: 0, boot: 1 },
+            clock: Arc::new(|| UnixTime::from_secs(1)),
+            counters: Arc::default(),
+            readers: Vec::new(),
+            _lock: lock,
+        }
+    }
+
+    /// Commits one batch; what each call was told, and the rows that stand afterwards.
+    fn commit(writer: &mut Writer, batch: &[&'static str]) -> (Vec<Result<(), StoreError>>, i64) {
+        let told = Told::default();
+        let works = batch.iter().map(|sql| Box::new(Sql(sql, Arc::clone(&told))) as Box<dyn Work>).collect();
+        drop(writer.commit(works));
+        let connection = writer.link.connection().unwrap();
+        let rows = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        (Arc::into_inner(told).unwrap().into_inner().unwrap(), rows)
+    }
+
+    #[test]
+    fn a_call_that_fails_is_undone_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let half_done = "INSERT INTO t VALUES (2); INSERT INTO t VALUES (1)";
+        let (told, rows) =
+            commit(&mut writer, &["INSERT INTO t VALUES (1)", half_done, "INSERT INTO t VALUES (3)"]);
+        assert!(told[0].is_ok() && matches!(told[1], Err(StoreError::Failed(_))) && told[2].is_ok());
+        assert_eq!(rows, 2);
+    }
+
+    #[test]
+    fn a_commit_that_fails_fails_everybody_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let (told, rows) =
+            commit(&mut writer, &["INSERT INTO t VALUES (1)", "INSERT INTO child VALUES (99)"]);
+        assert!(told.iter().all(Result::is_err), "{told:?}");
+        assert_eq!((told.len(), rows), (2, 0));
+        assert_eq!(writer.counters.commits.load(Ordering::Relaxed), 0);
+        let (told, rows) = commit(&mut writer, &["INSERT INTO t VALUES (1)"]);
+        assert_eq!((told, rows), (vec![Ok(())], 1));
+    }
+
+    #[test]
+    fn a_transaction_that_sqlite_ends_fails_everybody_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let ends = "ROLLBACK; SELECT no_such_column FROM t";
+        let (told, rows) =
+            commit(&mut writer, &["INSERT INTO t VALUES (1)", ends, "INSERT INTO t VALUES (2)"]);
+        assert!(told.iter().all(Result::is_err), "{told:?}");
+        assert_eq!((told.len(), rows), (3, 0));
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_call_and_heals() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        // A limit of this connection stands for a disk that is full until the connection is made anew.
+        writer.link.connection().unwrap().execute_batch("PRAGMA max_page_count = 8").unwrap();
+        let (told, _) = commit(&mut writer, &["INSERT INTO big VALUES (zeroblob(100000))"]);
+        assert!(matches!(&told[..], [Err(StoreError::Failed(why))] if why.contains("full")), "{told:?}");
+        let (told, rows) =
+            commit(&mut writer, &["INSERT INTO big VALUES (zeroblob(100000))", "INSERT INTO t VALUES (1)"]);
+        assert_eq!((told, rows), (vec![Ok(()), Ok(())], 1));
+    }
+}

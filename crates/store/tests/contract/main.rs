@@ -1,5 +1,6 @@
 //! What every store must do, whatever it is made of. A backend implements [`fixture::Backend`] and is listed at
 //! the end; each function of the modules is one clause of the contract.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 mod claims;
 mod fixture;
