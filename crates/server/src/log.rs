@@ -106,6 +106,15 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// The same line by line: for texts of several lines that we wrote, around values that others chose.
+pub fn escaped_lines(text: &str) -> String {
+    text.split_inclusive('\n').fold(String::with_capacity(text.len()), |mut out, line| {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let _infallible = write_escaped(&mut out, line, Style::Text);
+        out + end
+    })
+}
+
 fn write_escaped(out: &mut impl fmt::Write, text: &str, style: Style) -> fmt::Result {
     for c in text.chars() {
         match (acts(c), style) {

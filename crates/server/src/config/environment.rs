@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::keys::SECTIONS;
 
 const PREFIX: &str = "TEMPALIAS_";
 /// Read by the command line before there is a configuration.
-const NOT_A_KEY: [&str; 1] = ["TEMPALIAS_CONFIG"];
+const NOT_A_KEY: &str = "TEMPALIAS_CONFIG";
 
 /// The variables called `TEMPALIAS_…`: a copy, so that nothing else reads the process's environment.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,11 @@ impl Environment {
     /// The variables of this process.
     pub fn of_process() -> Self {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
+    }
+
+    /// `TEMPALIAS_CONFIG`: the file to read unless the command line names one.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        self.0.get(NOT_A_KEY).map(PathBuf::from)
     }
 
     /// Whether every required key is set here, so that no file is needed.
@@ -60,7 +66,7 @@ impl Environment {
                     .map(|key| variable(section.name, key.name))
                     .any(|v| v == *name || v == bare)
             };
-            !NOT_A_KEY.contains(name) && !SECTIONS.iter().any(known)
+            *name != NOT_A_KEY && !SECTIONS.iter().any(known)
         })
     }
 }
