@@ -102,9 +102,9 @@ impl Store {
         }
     }
 
-    /// Forgets claims that were delivered and whose senders have shown that they know. Seen by every later
-    /// call, but durable only with the next write: losing it to a crash merely keeps a claim until its
-    /// retention is over, and a retry that never comes would hear *Already*.
+    /// Forgets claims that were delivered and whose senders have shown that they know. Every later claim
+    /// knows, but it is durable only with the next write, and [`Store::find`] may show the claim until then:
+    /// losing it to a crash merely keeps a claim until its retention is over.
     ///
     /// # Errors
     /// [`StoreError`]; nothing needs doing about it.

@@ -252,7 +252,7 @@ impl Embedded {
                 break;
             }
         }
-        if self.shared.unscrubbed.swap(false, Ordering::Relaxed) || sum.rows > 0 {
+        if self.shared.unscrubbed.swap(false, Ordering::Relaxed) || sum.rows + sum.replies > 0 {
             let (work, done) = Tidy::job();
             let scrubbed = in_time(self.hand_over(&self.shared.write, work, done)).await;
             self.shared.unscrubbed.fetch_or(scrubbed != Ok(true), Ordering::Relaxed);
@@ -261,8 +261,8 @@ impl Embedded {
     }
 
     pub(crate) async fn check(&self) -> Health {
-        let reader = in_time(self.read(upkeep::probe_reader)).await;
-        let writer = in_time(self.write(upkeep::probe_writer)).await;
+        let reader = in_time(self.read(upkeep::probe_reader));
+        let (reader, writer) = tokio::join!(reader, in_time(self.write(upkeep::probe_writer)));
         Health { reader, writer }
     }
 

@@ -169,7 +169,8 @@ fn secure(path: &Path) -> io::Result<()> {
         tracing::warn!(path = %path.display(), "the store was open to others (mode {mode:o}); now it is not");
         file.set_permissions(PermissionsExt::from_mode(MODE))?;
     }
-    Ok(())
+    // SQLite does this for its log, but the name of a file that we made is ours to bring to the disk.
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connection, OpenError> {

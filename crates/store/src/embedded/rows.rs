@@ -11,9 +11,16 @@ use tempalias_alias::{
 use super::work::Context;
 use crate::{Found, ROW_RETENTION};
 
-/// The columns of `alias` that [`stored`] reads, in its order.
-const COLUMNS: &str =
-    "row_key, state, used, max_usage, valid_from, valid_until, created, CASE WHEN ?2 THEN sealed END";
+/// The columns of `alias` that [`stored`] reads, in its order; what is sealed only if `?2` says so.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT row_key, state, used, max_usage, valid_from, valid_until, created,
+             CASE WHEN ?2 THEN sealed END FROM alias ",
+            $rest
+        )
+    };
+}
 
 /// A row without its kept claims.
 struct Stored {
@@ -28,7 +35,7 @@ struct Stored {
 pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Found>> {
     let row = at
         .connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM alias WHERE row_key = ?1"))?
+        .prepare_cached(select!("WHERE row_key = ?1"))?
         .query_row(params![key.0, true], stored)
         .optional()?;
     let kept = kept(at, key)?;
@@ -37,9 +44,8 @@ pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Fou
 
 /// The rows after `after`, in order, with their kept claims but without what is sealed.
 pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rusqlite::Result<Vec<Found>> {
-    let mut statement = at.connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM alias WHERE row_key > ?1 ORDER BY row_key LIMIT ?3"
-    ))?;
+    let mut statement =
+        at.connection.prepare_cached(select!("WHERE row_key > ?1 ORDER BY row_key LIMIT ?3"))?;
     // Every key comes after the empty one.
     let after = after.as_ref().map_or(&[][..], |key| &key.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

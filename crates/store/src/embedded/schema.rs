@@ -104,3 +104,51 @@ pub(super) fn is_suspicious(error: &rusqlite::Error) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        std::fs::File::create(&path).unwrap();
+        let connection = connect(&path, Role::Writer).unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        (folder, connection)
+    }
+
+    #[test]
+    fn the_writer_is_durable_and_wipes() {
+        let (_folder, connection) = made();
+        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("synchronous"), 2, "FULL: a commit waits for the disk");
+        assert_eq!(number("secure_delete"), 1);
+        assert_eq!(number("temp_store"), 2, "memory");
+        assert_eq!(number("wal_autocheckpoint"), 1000);
+    }
+
+    /// With 30 million rows a scan is an outage, so no statement may make one.
+    #[test]
+    fn what_runs_often_searches_and_never_scans() {
+        let (_folder, connection) = made();
+        let statements = [
+            "SELECT used FROM alias WHERE row_key = ?1",
+            "SELECT state FROM claim WHERE row_key = ?1",
+            "SELECT row_key, key_id FROM alias WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT 250",
+            crate::embedded::upkeep::SWEEP_CLAIMS,
+            crate::embedded::upkeep::SWEEP_REPLIES,
+            crate::embedded::upkeep::SWEEP_RATES,
+        ];
+        for sql in statements {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let count = plan.parameter_count();
+            let values = rusqlite::params_from_iter(std::iter::repeat_n(1, count));
+            let steps = plan.query_map(values, |row| row.get::<_, String>(3)).unwrap();
+            for step in steps {
+                let step = step.unwrap();
+                assert!(!step.starts_with("SCAN") && !step.contains("TEMP B-TREE"), "{sql}: {step}");
+            }
+        }
+    }
+}

@@ -12,6 +12,13 @@ use crate::Swept;
 /// The most rows of one kind that one step of a sweep deletes: some milliseconds of the writer's time.
 pub(super) const STEP: usize = 250;
 
+pub(super) const SWEEP_CLAIMS: &str = "DELETE FROM claim WHERE (row_key, fingerprint) IN
+    (SELECT row_key, fingerprint FROM claim WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+pub(super) const SWEEP_REPLIES: &str =
+    "DELETE FROM reply WHERE name IN (SELECT name FROM reply WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+pub(super) const SWEEP_RATES: &str =
+    "DELETE FROM rate WHERE tag IN (SELECT tag FROM rate WHERE full_at <= ?1 ORDER BY full_at LIMIT ?2)";
+
 /// Takes one from a bucket and writes its new state; a refusal writes nothing.
 pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Result<(), Duration>> {
     match rate.take(bucket(at, tag)?, at.now) {
@@ -43,21 +50,11 @@ fn bucket(at: &Context<'_>, tag: ClientTag) -> rusqlite::Result<Option<UnixTime>
 pub(super) fn sweep(at: &Context<'_>) -> rusqlite::Result<Swept> {
     let limit = i64::try_from(STEP).unwrap_or(i64::MAX);
     let now = to_sql(at.now);
-    let delete = |sql| at.run(sql, params![now, limit]);
     Ok(Swept {
         rows: sweep_aliases(at, limit)?,
-        claims: delete(
-            "DELETE FROM claim WHERE (row_key, fingerprint) IN
-             (SELECT row_key, fingerprint FROM claim WHERE until <= ?1 ORDER BY until LIMIT ?2)",
-        )?,
-        replies: delete(
-            "DELETE FROM reply WHERE name IN
-             (SELECT name FROM reply WHERE until <= ?1 ORDER BY until LIMIT ?2)",
-        )?,
-        rates: delete(
-            "DELETE FROM rate WHERE tag IN
-             (SELECT tag FROM rate WHERE full_at <= ?1 ORDER BY full_at LIMIT ?2)",
-        )?,
+        claims: at.run(SWEEP_CLAIMS, params![now, limit])?,
+        replies: at.run(SWEEP_REPLIES, params![now, limit])?,
+        rates: at.run(SWEEP_RATES, params![now, limit])?,
     })
 }
 
