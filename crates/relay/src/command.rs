@@ -37,6 +37,7 @@ impl Commands {
             }
             Event::Deadline => self.hang_up(Refusal::Silent, out),
             Event::Drain => self.hang_up(Refusal::ShuttingDown, out),
+            Event::Evicted => self.hang_up(Refusal::TooManyConnections, out),
             _ => {
                 self.reset(out);
                 close(out)

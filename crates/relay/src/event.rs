@@ -49,6 +49,8 @@ pub enum Event<'a> {
     Deadline,
     /// The program wants to end.
     Drain,
+    /// Another connection needs the place, and this one has been idle for longest.
+    Evicted,
     /// Answer to [`crate::Effect::Find`].
     Found(Result<Option<Found>, StoreDown>),
     /// Answer to [`crate::Effect::Quota`]: whether the client may send this.

@@ -1,0 +1,100 @@
+//! The one memory budget for messages, shared by all sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Memory is counted in pieces of this many octets, each chunk rounded up.
+const UNIT: u64 = 1024;
+/// How long a chunk in the middle of a message waits for memory before the message is given up.
+const CHUNK_WAIT: Duration = Duration::from_secs(10);
+/// What must be free before a message may begin.
+const BEGINNING: u64 = 64 * 1024;
+
+/// The budget.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    units: Arc<Semaphore>,
+    all: u32,
+}
+
+/// What one message holds of the budget; gives it back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+    /// Octets granted in advance and not yet used.
+    spare: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(octets: u64) -> Self {
+        // A semaphore counts far enough for terabytes.
+        let all = u32::try_from(octets / UNIT).unwrap_or(u32::MAX).max(1);
+        Self { units: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// Octets in use.
+    pub(crate) fn used(&self) -> u64 {
+        let free = u64::try_from(self.units.available_permits()).unwrap_or(u64::MAX);
+        u64::from(self.all).saturating_sub(free) * UNIT
+    }
+
+    /// Waits until a message may begin; its first octets are then granted.
+    pub(crate) async fn begin(&self) -> Share {
+        let units = u32::try_from(BEGINNING / UNIT).unwrap_or(1).min(self.all);
+        let permit = self.units.clone().acquire_many_owned(units).await.ok();
+        Share { permit, spare: u64::from(units) * UNIT }
+    }
+
+    /// Grants room for one more chunk of a message; waits a while for it. False: there is none.
+    pub(crate) async fn grow(&self, share: &mut Share, octets: usize) -> bool {
+        let octets = octets as u64;
+        if share.spare >= octets {
+            share.spare -= octets;
+            return true;
+        }
+        let Ok(units) = u32::try_from((octets - share.spare).div_ceil(UNIT)) else { return false };
+        let Ok(Ok(more)) = timeout(CHUNK_WAIT, self.units.clone().acquire_many_owned(units)).await else {
+            return false;
+        };
+        share.spare += u64::from(units) * UNIT - octets;
+        match &mut share.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_gets_memory_until_there_is_none_and_gives_it_back() {
+        let budget = Budget::new(128 * 1024);
+        let mut first = budget.begin().await;
+        assert_eq!(budget.used(), 64 * 1024);
+        assert!(budget.grow(&mut first, 64 * 1024).await, "the beginning is granted already");
+        assert_eq!(budget.used(), 64 * 1024);
+        assert!(budget.grow(&mut first, 64 * 1024).await);
+        assert_eq!(budget.used(), 128 * 1024);
+        assert!(!budget.grow(&mut first, 1).await, "nothing is left");
+        assert!(timeout(Duration::from_secs(60), budget.begin()).await.is_err());
+        drop(first);
+        assert_eq!(budget.used(), 0);
+        assert!(timeout(Duration::from_secs(60), budget.begin()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_octet_at_a_time_is_not_counted_as_a_kilobyte_each() {
+        let budget = Budget::new(128 * 1024);
+        let mut share = budget.begin().await;
+        for _ in 0..100 * 1024 {
+            assert!(budget.grow(&mut share, 1).await);
+        }
+        assert_eq!(budget.used(), 100 * 1024);
+    }
+}

@@ -1,0 +1,90 @@
+//! Telling the store how attempts ended, until it has heard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempalias_alias::{Attempt, Outcome, RowKey};
+use tempalias_store::Settlement;
+use tokio::task::JoinHandle;
+
+use crate::{Running, Shared};
+
+/// First pause between tries; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After this many tries (about ten minutes) the claim is left as it is: in flight until we end, then in doubt.
+const TRIES: u32 = 120;
+
+/// The claims that a session has been given and not yet settled. If the session ends before it settles them, by a
+/// panic, they end in doubt: nobody knows how far its message had come.
+#[derive(Debug)]
+pub(crate) struct Outstanding {
+    shared: Arc<Shared>,
+    attempts: Vec<(RowKey, Attempt)>,
+    /// The last settling, for what must come after it.
+    last: Option<JoinHandle<()>>,
+}
+
+impl Outstanding {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, attempts: vec![], last: None }
+    }
+
+    /// Claims were asked for.
+    pub(crate) fn claimed(&mut self, attempts: impl Iterator<Item = (RowKey, Attempt)>) {
+        self.attempts.extend(attempts);
+    }
+
+    /// Settles, in the background, for as long as it takes.
+    pub(crate) fn settle(&mut self, settlements: Vec<Settlement>) {
+        self.attempts.clear();
+        self.last = Some(tokio::spawn(settle(self.shared.clone(), self.shared.running(), settlements)));
+    }
+
+    /// Waits until the last settling is done. May be dropped: it goes on.
+    pub(crate) async fn settled(&mut self) {
+        if let Some(last) = &mut self.last {
+            drop(last.await);
+            self.last = None;
+        }
+    }
+
+    /// Forgets delivered claims, after they were settled.
+    pub(crate) fn acknowledge(&mut self, delivered: Vec<(RowKey, Attempt)>) {
+        let (shared, running, last) = (self.shared.clone(), self.shared.running(), self.last.take());
+        self.last = Some(tokio::spawn(async move {
+            if let Some(last) = last {
+                drop(last.await);
+            }
+            // A lost acknowledgement only keeps the claim until its retention is over.
+            drop(shared.parts.store.acknowledge(delivered).await);
+            drop(running);
+        }));
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        if self.attempts.is_empty() {
+            return;
+        }
+        let lost = |(row, attempt)| Settlement { row, attempt, outcome: Outcome::Lost };
+        let settlements = self.attempts.drain(..).map(lost).collect();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(settle(self.shared.clone(), self.shared.running(), settlements));
+        }
+    }
+}
+
+async fn settle(shared: Arc<Shared>, running: Running, settlements: Vec<Settlement>) {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..TRIES {
+        match shared.parts.store.settle(settlements.clone()).await {
+            Ok(()) => break,
+            Err(error) => tracing::warn!(%error, "a claim could not be settled yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    drop(running);
+}
