@@ -252,6 +252,11 @@ impl Receiving {
                 }
             },
             Event::Deadline => self.overdue(core, out),
+            Event::Drain => {
+                self.transaction.release(out);
+                out.push(Effect::Discard);
+                close_with(Refusal::ShuttingDown, out)
+            }
             // Nothing was promised yet; the sender still has the message.
             _ => {
                 self.transaction.release(out);
