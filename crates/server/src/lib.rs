@@ -3,6 +3,7 @@
 //! Owns what an operator sees. Never holds logic of its own about mail or aliases: that is below.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod keyfile;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use tempalias_service::Aliases;
 use tempalias_store::OpenError;
@@ -15,6 +17,10 @@ use crate::{keyfile, parts};
 
 /// Aliases asked for at one time.
 const PAGE: usize = 500;
+/// How long to wait for a server that is starting or stopping.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn run(command: AliasCommand, config: &Config, printer: Printer) -> Result<(), Failure> {
     let request = match command {
@@ -58,15 +64,25 @@ enum Backend {
 }
 
 impl Backend {
+    /// A server that starts holds the store before its socket is there, and one that stops holds it longer: what
+    /// is neither here nor there is asked again for a while.
     fn open(config: &Config) -> Result<Self, Failure> {
-        match Connection::open(&config.admin_socket.path) {
-            Ok(connection) => Ok(Self::Server(connection)),
-            Err(CallError::NotRunning(_)) => Self::open_store(config),
-            Err(error) => Err(Failure::Failed(error.to_string())),
+        let start = Instant::now();
+        loop {
+            match Connection::open(&config.admin_socket.path) {
+                Ok(connection) => return Ok(Self::Server(connection)),
+                Err(CallError::NotRunning(_)) => {}
+                Err(error) => return Err(Failure::Failed(error.to_string())),
+            }
+            match Self::open_store(config)? {
+                Ok(backend) => return Ok(backend),
+                Err(OpenError::InUse { .. }) if start.elapsed() < PATIENCE => sleep(PAUSE),
+                Err(error) => return Err(Failure::Failed(store_words(&error, config))),
+            }
         }
     }
 
-    fn open_store(config: &Config) -> Result<Self, Failure> {
+    fn open_store(config: &Config) -> Result<Result<Self, OpenError>, Failure> {
         let failed = |text: String| Failure::Failed(text);
         // Made here, store and key would belong to whoever typed the command, and the server could not open them.
         if let Some(file) = config.store.url.file().filter(|file| !file.exists()) {
@@ -80,9 +96,11 @@ impl Backend {
         let keys = keyfile::open(&config.store.key_files).map_err(|error| failed(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(format!("cannot start: {error}")))?;
-        let store = parts::open_store(config, &keys).map_err(|error| failed(store_words(&error, config)))?;
         let policy = parts::policy(config).ok_or_else(|| failed("domains names no domain".to_owned()))?;
-        Ok(Self::Store(Box::new((runtime, Aliases::new(store, Arc::new(keys), policy, parts::random())))))
+        Ok(parts::open_store(config, &keys).map(|store| {
+            let aliases = Aliases::new(store, Arc::new(keys), policy, parts::random());
+            Self::Store(Box::new((runtime, aliases)))
+        }))
     }
 
     fn call(&mut self, request: Request) -> Result<Reply, Failure> {
