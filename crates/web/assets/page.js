@@ -2,10 +2,10 @@
 "use strict";
 
 const copy = document.getElementById("copy");
-const address = document.getElementById("address");
-const status = document.getElementById("status");
+const live = document.getElementById("status");
 
 if (copy) {
+  const address = document.getElementById("address");
   copy.hidden = false;
   copy.addEventListener("click", async () => {
     try {
@@ -15,11 +15,13 @@ if (copy) {
       getSelection().selectAllChildren(address);
       document.execCommand("copy");
     }
-    status.textContent = "";
-    requestAnimationFrame(() => { status.textContent = copy.dataset.done; });
+    live.textContent = "";
+    requestAnimationFrame(() => { live.textContent = copy.dataset.done; });
   });
 }
 
+// What was just done is said once: neither a reload nor a bookmark repeats it.
+if (location.search) history.replaceState(null, "", location.pathname);
 
 function localTimes(root) {
   const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "long", timeStyle: "short" });
@@ -36,12 +38,10 @@ async function refresh() {
     const answer = await fetch(location.pathname, { cache: "no-store" });
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (page.title !== document.title) return location.reload();
     const left = page.getElementById("left");
-    const title = page.querySelector("h1");
-    if (!left) return;
     localTimes(left);
     document.getElementById("left").replaceWith(left);
-    if (title.textContent !== document.querySelector("h1").textContent) location.replace(location.pathname);
   } catch {
     // Offline: what stands there stays.
   }

@@ -5,7 +5,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response as HttpResponse, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::pages;
 use crate::problem::{Problem, Told, whole_seconds};
@@ -22,6 +22,13 @@ const ALWAYS: [(HeaderName, &str); 5] = [
 ];
 /// What an API answer is, exactly: some clients compare it as a text.
 const JSON: &str = "application/json";
+
+/// What 2010 answered to a request that failed.
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    error: &'static str,
+    description: &'a str,
+}
 
 /// Who reads the answer, and how much its address tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +82,8 @@ fn log(problem: &Problem, route: Option<&MatchedPath>) {
 /// Puts the words on, and leaves the headers that are there already (`Allow`, say).
 fn render(response: &mut Response, problem: &Problem, skin: Skin) {
     let (body, content_type) = if skin == Skin::Api {
-        let object = json!({ "error": problem.code(), "description": problem.text() });
-        (object.to_string(), JSON)
+        let object = ErrorObject { error: problem.code(), description: &problem.text() };
+        (serde_json::to_string(&object).unwrap_or_default(), JSON)
     } else {
         (pages::problem(problem), "text/html; charset=utf-8")
     };
@@ -99,7 +106,9 @@ fn set_headers(headers: &mut HeaderMap, skin: Skin) {
     // `same-origin` where nothing is secret: under `no-referrer` browsers hide even the origin of a form of ours.
     let referrer = if skin == Skin::Page { "same-origin" } else { "no-referrer" };
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static(referrer));
-    if skin != Skin::Page {
+    if skin == Skin::Page {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    } else {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-robots-tag", HeaderValue::from_static("noindex"));
     }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde_json::{Map, Value};
+use tempalias_address::Mailbox;
 use tempalias_alias::{AliasId, ManageSecret, UnixTime};
 use tempalias_service::{AccessError, Aliases, Changes, Field, Proof, Standing, View};
 
@@ -44,7 +45,7 @@ pub(super) fn routes(door: Door) -> MethodRouter<WebState> {
     get(async move |State(web): State<WebState>, PathText(key): PathText, RawQuery(query): RawQuery| {
         let visit = Visit::new(web, door, &key)?;
         let view = visit.aliases.look(&visit.id, visit.proof()).await?;
-        let done = query.and_then(|query| Done::from_query(&query));
+        let done = query.and_then(|query| Done::from_query(&query)).filter(|done| done.fits(&view));
         Ok::<_, Problem>(html(StatusCode::OK, &visit.page(&view, done)))
     })
     .post(
@@ -129,8 +130,8 @@ impl Visit {
             title: (ENGLISH.title)(view.standing),
             explanation: (ENGLISH.explanation)(view.standing),
             is_paused: view.paused,
-            address: view.address(),
-            target: view.target.as_ref().map(ToString::to_string),
+            address: Address { local: view.id.to_string(), domain: view.domain.to_string() },
+            target: view.target.as_ref().map(Address::of),
             messages: counted.map(|(max, remaining)| (ENGLISH.messages_left)(remaining, max.get())),
             held: (view.held > 0).then(|| (ENGLISH.messages_held)(view.held)),
             starts: moment(view.limits.valid_from.filter(|&from| from > view.now)),
@@ -152,6 +153,18 @@ fn limits(fields: &Map<String, Value>) -> Changes {
     let only = |field| fields.get_key_value(crate::input::key_of(field));
     let wanted = [Field::Days, Field::MaxUsage].into_iter().filter_map(only);
     Reader::new(&wanted.map(|(key, value)| (key.clone(), value.clone())).collect()).changes()
+}
+
+/// An address in its two parts: a narrow screen may break it between them.
+struct Address {
+    local: String,
+    domain: String,
+}
+
+impl Address {
+    fn of(mailbox: &Mailbox) -> Self {
+        Self { local: mailbox.local_part().to_string(), domain: mailbox.domain().to_string() }
+    }
 }
 
 /// A point in time for `<time>`, and how far it is.
@@ -180,8 +193,8 @@ struct ManagePage {
     title: &'static str,
     explanation: &'static str,
     is_paused: bool,
-    address: String,
-    target: Option<String>,
+    address: Address,
+    target: Option<Address>,
     messages: Option<String>,
     held: Option<String>,
     starts: Option<Moment>,

@@ -117,7 +117,7 @@ impl Files {
 }
 
 fn html(status: StatusCode, page: &impl Template) -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
     match page.render() {
         Ok(body) => (status, headers, body).into_response(),
         Err(error) => Problem::server_error(&error).into_response(),
@@ -126,7 +126,8 @@ fn html(status: StatusCode, page: &impl Template) -> Response {
 
 /// 303: what follows a POST is a GET, so that a reload does nothing twice.
 fn see(path: &str) -> Response {
-    Redirect::to(path).into_response()
+    // The path may hold a secret.
+    ([(header::CACHE_CONTROL, "no-store")], Redirect::to(path)).into_response()
 }
 
 /// A form's fields, under the names that the API uses.

@@ -62,8 +62,9 @@ pub(crate) static ENGLISH: Texts = Texts {
             "Do not use it for an account whose password you may have to reset later.",
         ),
         (
-            "Every mail that is passed on carries a link",
-            "in its header (X-Tempalias-Manage) to pause or delete the address, should you lose this page.",
+            "You may lose this page’s link.",
+            "Every mail that is passed on carries one in its header (X-Tempalias-Manage), to pause or delete the \
+             address.",
         ),
     ],
     keep_link: "Keep this page’s link, in a bookmark for example: it is the only key to your address. Whoever has \
@@ -145,14 +146,15 @@ fn usage_hint(max: u32, used: u32) -> String {
 
 /// The two largest units of a time span: `2 days 23 hours`.
 fn span(time: Duration) -> String {
-    let minutes = time.as_secs() / 60;
+    // Rounded up, so that a new address of three days says three days.
+    let minutes = time.as_secs().div_ceil(60);
     let parts = [(minutes / 1440, "day"), (minutes / 60 % 24, "hour"), (minutes % 60, "minute")];
     let mut shown = parts.into_iter().skip_while(|&(n, _)| n == 0).take(2).filter(|&(n, _)| n > 0);
     let unit = |(n, unit): (u64, &str)| format!("{n} {unit}{}", if n == 1 { "" } else { "s" });
     match (shown.next(), shown.next()) {
         (Some(large), Some(small)) => format!("{} {}", unit(large), unit(small)),
         (Some(only), None) => unit(only),
-        _ => "less than a minute".to_owned(),
+        _ => "no time".to_owned(),
     }
 }
 
@@ -162,11 +164,12 @@ mod tests {
 
     #[test]
     fn a_span_is_told_in_its_two_largest_units() {
-        let span = |minutes: u64| super::span(Duration::from_secs(minutes * 60 + 5));
-        assert_eq!(span(3 * 1440), "3 days");
-        assert_eq!(span(2 * 1440 + 23 * 60 + 59), "2 days 23 hours");
-        assert_eq!(span(1440 + 5), "1 day");
-        assert_eq!(span(61), "1 hour 1 minute");
-        assert_eq!(span(0), "less than a minute");
+        let told = |minutes: u64| span(Duration::from_secs((minutes * 60).saturating_sub(5)));
+        assert_eq!(told(3 * 1440), "3 days");
+        assert_eq!(told(2 * 1440 + 23 * 60 + 59), "2 days 23 hours");
+        assert_eq!(told(1440 + 5), "1 day");
+        assert_eq!(told(61), "1 hour 1 minute");
+        assert_eq!(told(1), "1 minute");
+        assert_eq!(told(0), "no time");
     }
 }

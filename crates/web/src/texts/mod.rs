@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tempalias_service::Standing;
+use tempalias_service::{Standing, View};
 
 mod english;
 
@@ -99,6 +99,16 @@ impl Done {
         (Self::Changed, "changed"),
         (Self::Freed, "freed"),
     ];
+
+    /// Whether it can still be so: an old link may be opened again after the alias has changed.
+    pub(crate) fn fits(self, view: &View) -> bool {
+        match self {
+            Self::Made => matches!(view.standing, Standing::Active | Standing::NotYet),
+            Self::Paused => view.paused,
+            Self::Resumed => !view.paused,
+            Self::Changed | Self::Freed => true,
+        }
+    }
 
     /// Its name in a query.
     pub(crate) fn key(self) -> &'static str {
