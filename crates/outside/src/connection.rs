@@ -164,12 +164,12 @@ impl Connection {
         self.uses >= self.mail_max.unwrap_or(u32::MAX).min(max_uses) || self.opened.elapsed() >= max_age
     }
 
-    /// Whether the other end is silent and there, as it must be between two mails. Asks the kernel itself, because
+    /// Whether the other end is there and sent nothing more, as it must be between two mails. Asks the kernel itself, because
     /// the runtime may not yet know of a close that has arrived.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut octet = [MaybeUninit::uninit()];
         let seen = SockRef::from(&self.stream).peek(&mut octet);
-        !self.has_unread() && seen.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+        seen.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// RSET; whether the connection is in its initial state now (RFC 5321 §4.1.1.5).

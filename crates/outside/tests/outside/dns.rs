@@ -10,7 +10,8 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tempalias_address::Domain;
 use tempalias_outside::dns::{Dns, DnsError, Hickory, MxAnswer, MxHost, Settings};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
 
 /// How the name server takes a question.
 enum Answer {
@@ -217,6 +218,37 @@ async fn a_failing_server_does_not_hide_a_working_one() {
             assert_eq!(dns.mx(&domain("null.test")).await, Ok(MxAnswer::Null), "{first}");
         }
     }
+}
+
+/// Too long for a packet: the server cuts it off, and it is fetched over TCP from the same port.
+#[tokio::test]
+async fn a_long_answer_is_fetched_whole() {
+    let hosts: Vec<String> = (0..100).map(|n| format!("exchanger-{n}.many.test.")).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let mut packet = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut packet).await {
+            let mut reply = Message::from_vec(&packet[..length]).unwrap().into_response();
+            reply.metadata.truncation = true;
+            socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        while let Ok(length) = stream.read_u16().await {
+            let mut packet = vec![0; length.into()];
+            stream.read_exact(&mut packet).await.unwrap();
+            let question = Message::from_vec(&packet).unwrap();
+            let records = hosts.iter().map(|host| ("many.test.", mx(10, host))).collect();
+            let reply = reply(&question, &question.queries[0], ResponseCode::NoError, records);
+            stream.write_u16(reply.len().try_into().unwrap()).await.unwrap();
+            stream.write_all(&reply).await.unwrap();
+        }
+    });
+    let answer = resolver(&[address], Duration::from_secs(5)).mx(&domain("many.test")).await;
+    assert!(matches!(answer, Ok(MxAnswer::Hosts(hosts)) if hosts.len() == 100));
 }
 
 #[tokio::test]
