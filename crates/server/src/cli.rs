@@ -6,6 +6,7 @@
 mod alias;
 mod check;
 mod print;
+mod serve;
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Cli {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve: take mail, pages and API calls, until told to end.
+    Serve,
     /// Make, look at and change aliases.
     #[command(subcommand, arg_required_else_help = true)]
     Alias(AliasCommand),
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli, environment: &Environment, printer: Printer) -> Result<(),
     let path = path.unwrap_or_else(|| config::DEFAULT_PATH.into());
     match cli.command {
         None => print::text(&first_steps()),
+        Some(Command::Serve) => serve::run(&path, environment, printer),
         Some(Command::Config(command)) => check::run(command, &path, environment, printer),
         Some(Command::Key(KeyCommand::New { file })) => new_key(&file, printer),
         Some(Command::Alias(command)) => {
