@@ -143,9 +143,33 @@ async fn answers_that_change_nothing_write_nothing() {
     assert!(store.take(tag, rate).await.unwrap().is_err());
     store.settle(vec![settlement]).await.unwrap();
     store.acknowledge(vec![(ROW, settlement.attempt)]).await.unwrap();
-    let _ = store.find(&[ROW]).await.unwrap();
+    let _ = store.find(&[UNCOUNTED]).await.unwrap();
     let _ = store.list(None, 10).await.unwrap();
     assert_eq!(stats(&store).commits, before.commits);
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_retry_because_of_a_settling_that_is_under_way() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    make(&store, ROW, 1).await;
+    assert_eq!(claim(&store, ROW, 1).await, Ok(Answer::Granted));
+    assert_eq!(claim(&store, ROW, 2).await, Ok(Answer::Busy));
+    let settlement =
+        Settlement { row: ROW, attempt: request(&store, ROW, 1).attempt, outcome: Outcome::Delivered };
+    // The first of the three is handed over first; the others look while it waits to be committed.
+    let lock = hold_the_write_lock(&path);
+    let store = &store;
+    let unlock = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(lock);
+    };
+    let (settled, found, claimed, ()) =
+        tokio::join!(store.settle(vec![settlement]), store.find(&[ROW]), claim(store, ROW, 2), unlock);
+    settled.unwrap();
+    let found = found.unwrap().unwrap();
+    assert_eq!(found.ledger.admit(found.now), tempalias_alias::Admission::Over);
+    assert_eq!(claimed, Ok(Answer::Over));
 }
 
 #[tokio::test]

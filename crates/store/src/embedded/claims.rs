@@ -25,10 +25,11 @@ pub(super) fn claim(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Re
 
 /// Answers a whole batch from a snapshot, without a write; none: it takes the writer.
 ///
-/// What is in flight, over or uncounted is so in the last commit too. *Already* is not for a reader to say: an
-/// acknowledgement may be waiting at the writer, after which the same message is a new one.
+/// What is over or uncounted is so in the last commit too. *Already* is not for a reader to say: an
+/// acknowledgement may be waiting at the writer, after which the same message is a new one. Nor is *Busy*: the
+/// message that holds the use may be delivered, and its settling wait at the writer; then the truth is *Over*.
 pub(super) fn peek(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Result<Option<Vec<Claimed>>> {
-    let final_here = |answer| matches!(answer, Answer::Uncounted | Answer::Over | Answer::Busy);
+    let final_here = |answer| matches!(answer, Answer::Uncounted | Answer::Over);
     requests
         .iter()
         .map(|request| judge(at, request).map(|(claimed, _)| Some(claimed).filter(|c| final_here(c.answer))))

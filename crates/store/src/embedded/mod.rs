@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tempalias_alias::{Attempt, ClaimRequest, ClientTag, KeyId, Owner, Rate, RowKey, UnixTime};
+use tempalias_alias::{Admission, Attempt, ClaimRequest, ClientTag, KeyId, Owner, Rate, RowKey, UnixTime};
 use tokio::sync::mpsc::{self, Sender};
 
 use link::Watched;
@@ -173,8 +173,16 @@ impl Embedded {
     }
 
     pub(crate) async fn find(&self, keys: &[RowKey]) -> Result<Option<Found>, StoreError> {
-        let keys = keys.to_vec();
-        in_time(self.read(move |at| aliases::find(at, &keys))).await
+        let keys: Arc<[_]> = keys.into();
+        let same = Arc::clone(&keys);
+        in_time(async {
+            let found = self.read(move |at| aliases::find(at, &same)).await?;
+            let is_held = found.as_ref().is_some_and(|row| row.ledger.admit(row.now) == Admission::Held);
+            // A settling that waits at the writer may have ended what holds the last use: "retry later" is the
+            // rarest answer, so it is worth asking behind that settling.
+            if is_held { self.write(move |at| aliases::find(at, &keys)).await } else { Ok(found) }
+        })
+        .await
     }
 
     pub(crate) async fn create(

@@ -190,20 +190,22 @@ pub(crate) async fn acknowledged_is_forgotten_at_once(mut world: World) {
 }
 
 pub(crate) async fn kept_claims_end_without_touching_the_counter(world: World) {
-    let row = world.make(1, 2).await;
+    let row = world.make(1, 3).await;
     assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
     world.settle(row, 1, Outcome::Lost).await;
     assert_eq!(world.claim(row, 2, 2).await, Answer::Granted);
     world.settle(row, 2, Outcome::Delivered).await;
+    assert_eq!(world.claim(row, 3, 3).await, Answer::Granted);
     world.pass(RETENTION.saturating_sub(Duration::from_millis(1)));
-    assert_eq!(world.claim(row, 2, 3).await, Answer::Already);
+    assert_eq!(world.claim(row, 2, 4).await, Answer::Already);
     world.pass(Duration::from_millis(1));
-    assert_eq!(world.claim(row, 1, 4).await, Answer::Over, "used up: nothing is held any more");
-    assert_eq!(world.claim(row, 2, 5).await, Answer::Over);
+    assert_eq!(world.claim(row, 1, 5).await, Answer::Over, "used up: nothing is held any more");
+    assert_eq!(world.claim(row, 2, 6).await, Answer::Over);
     world.settle(row, 1, Outcome::Delivered).await;
     world.settle(row, 2, Outcome::Refused).await;
+    world.settle(row, 3, Outcome::Refused).await;
     world.store().change(row, Change::FreeHeld).await.unwrap();
-    assert_eq!(world.used(row).await, 2);
+    assert_eq!(world.used(row).await, 3);
 }
 
 pub(crate) async fn a_message_without_an_id_is_never_already_there(world: World) {
