@@ -26,6 +26,7 @@ const PROPOSED_MESSAGES: u32 = 5;
 #[template(path = "form.html")]
 struct FormPage {
     t: &'static Texts,
+    mood: &'static str,
     faults: Faults,
     target: String,
     days: String,
@@ -83,6 +84,7 @@ impl FormPage {
         let domains = policy.domains().map(choice).collect();
         Self {
             t: &ENGLISH,
+            mood: if faults.is_empty() { "watching" } else { "puzzled" },
             faults,
             target: typed(fields, Field::Target).to_owned(),
             days: typed(fields, Field::Days).to_owned(),

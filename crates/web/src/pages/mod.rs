@@ -16,6 +16,7 @@ use tempalias_service::{Field, FieldError};
 
 use crate::WebState;
 use crate::assets::{ICON, SCRIPT, STYLE};
+use crate::input::key_of;
 use crate::problem::{self, Problem};
 use crate::texts::{ENGLISH, Texts};
 
@@ -91,11 +92,12 @@ impl Faults {
             .map(|fault| problem::words(&fault.fault).into_owned())
     }
 
-    /// Each field's id and words, for the list at the top.
+    /// Each field's id and what is wrong with it, for the list at the top.
     fn all(&self) -> impl Iterator<Item = (&'static str, String)> {
-        self.fields
-            .iter()
-            .map(|fault| (crate::input::key_of(fault.field), problem::words(&fault.fault).into_owned()))
+        self.fields.iter().map(|FieldError { field, fault }| {
+            let label = ENGLISH.label(*field);
+            (key_of(*field), format!("{label}: {}", problem::words(fault)))
+        })
     }
 }
 
@@ -138,5 +140,5 @@ fn fields(form: Result<Form<Vec<(String, String)>>, FormRejection>) -> Result<Ma
 
 /// What was typed into a field, to be shown again.
 fn typed(fields: &Map<String, Value>, field: Field) -> &str {
-    fields.get(crate::input::key_of(field)).and_then(Value::as_str).unwrap_or_default()
+    fields.get(key_of(field)).and_then(Value::as_str).unwrap_or_default()
 }

@@ -22,6 +22,8 @@ pub(crate) static ENGLISH: Texts = Texts {
     days: "days",
     or: "or",
     messages: "messages",
+    days_label: "Days",
+    messages_label: "Messages",
     domain: "Address at",
     create: "Make my address",
     errors_title: "Please look at this again",

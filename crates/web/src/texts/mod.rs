@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tempalias_service::{Standing, View};
+use tempalias_service::{Field, Standing, View};
 
 mod english;
 
@@ -26,6 +26,8 @@ pub(crate) struct Texts {
     pub(crate) days: &'static str,
     pub(crate) or: &'static str,
     pub(crate) messages: &'static str,
+    pub(crate) days_label: &'static str,
+    pub(crate) messages_label: &'static str,
     pub(crate) domain: &'static str,
     pub(crate) create: &'static str,
     pub(crate) errors_title: &'static str,
@@ -79,6 +81,21 @@ pub(crate) struct Texts {
     pub(crate) messages_left: fn(u32, u32) -> String,
     /// `2 messages`.
     pub(crate) messages_held: fn(u32) -> String,
+}
+
+impl Texts {
+    /// What a field is called in a list of faults.
+    pub(crate) fn label(&self, field: Field) -> &'static str {
+        match field {
+            Field::Target => self.target,
+            Field::Days => self.days_label,
+            Field::MaxUsage => self.messages_label,
+            Field::Domain => self.domain,
+            Field::ValidFrom => self.starts,
+            Field::ValidUntil => self.ends,
+            Field::Paused => self.pause,
+        }
+    }
 }
 
 /// What an owner just did, as the page says it after a redirect. Only these words can be asked for.
