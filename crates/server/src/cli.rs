@@ -5,9 +5,11 @@
 
 mod alias;
 mod check;
+mod demo;
 mod print;
 mod serve;
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,6 +40,15 @@ pub struct Cli {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Try everything on this machine: no DNS, no root, nothing kept.
+    Demo {
+        /// Where the pages and the API are.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        http: SocketAddr,
+        /// Where mail is taken.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
+        smtp: SocketAddr,
+    },
     /// Serve: take mail, pages and API calls, until told to end.
     Serve,
     /// Make, look at and change aliases.
@@ -193,6 +204,7 @@ fn dispatch(cli: Cli, environment: &Environment, printer: Printer) -> Result<(),
     let path = path.unwrap_or_else(|| config::DEFAULT_PATH.into());
     match cli.command {
         None => print::text(&first_steps()),
+        Some(Command::Demo { http, smtp }) => demo::run(crate::demo::Options { http, smtp }),
         Some(Command::Serve) => serve::run(&path, environment, printer),
         Some(Command::Config(command)) => check::run(command, &path, environment, printer),
         Some(Command::Key(KeyCommand::New { file })) => new_key(&file, printer),

@@ -50,7 +50,8 @@ impl Store {
         Embedded::open(options).map(Self::Embedded)
     }
 
-    /// Looks an alias up: one look-up for each row key given, all of them always. No write, and no wait for one.
+    /// Looks an alias up: one look-up for each row key given, all of them always. No write, and no wait for one,
+    /// but for a row that takes no new mail and still keeps claims: those may just be ending.
     ///
     /// # Errors
     /// [`StoreError`] when nothing can be said about the alias.

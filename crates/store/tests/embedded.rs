@@ -173,6 +173,19 @@ async fn nobody_is_told_to_retry_because_of_a_settling_that_is_under_way() {
 }
 
 #[tokio::test]
+async fn an_acknowledged_claim_is_expected_no_more_even_before_it_is_written() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    make(&store, ROW, 1).await;
+    assert_eq!(claim(&store, ROW, 1).await, Ok(Answer::Granted));
+    let attempt = request(&store, ROW, 1).attempt;
+    store.settle(vec![Settlement { row: ROW, attempt, outcome: Outcome::Delivered }]).await.unwrap();
+    assert_eq!(store.find(&[ROW]).await.unwrap().unwrap().ledger.kept.len(), 1);
+    store.acknowledge(vec![(ROW, attempt)]).await.unwrap();
+    assert!(store.find(&[ROW]).await.unwrap().unwrap().ledger.kept.is_empty());
+}
+
+#[tokio::test]
 async fn a_writer_that_must_wait_holds_up_no_reader_and_recovers() {
     let (_folder, path) = folder();
     let store = open(&path);

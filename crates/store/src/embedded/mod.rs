@@ -177,10 +177,12 @@ impl Embedded {
         let same = Arc::clone(&keys);
         in_time(async {
             let found = self.read(move |at| aliases::find(at, &same)).await?;
-            let is_held = found.as_ref().is_some_and(|row| row.ledger.admit(row.now) == Admission::Held);
-            // A settling that waits at the writer may have ended what holds the last use: "retry later" is the
-            // rarest answer, so it is worth asking behind that settling.
-            if is_held { self.write(move |at| aliases::find(at, &keys)).await } else { Ok(found) }
+            let is_settling = found.as_ref().is_some_and(|row| {
+                row.ledger.admit(row.now) != Admission::Alive && !row.ledger.kept.is_empty()
+            });
+            // A settling or an acknowledgement that waits at the writer may have ended what makes this row
+            // "held" or "expected": those answers are rare, so it is worth asking behind what waits.
+            if is_settling { self.write(move |at| aliases::find(at, &keys)).await } else { Ok(found) }
         })
         .await
     }
