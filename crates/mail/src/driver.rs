@@ -224,6 +224,8 @@ impl Driver {
         let event = loop {
             match self.inbox.next() {
                 Next::Line { text, fresh, more } => {
+                    // What is here before the reply that tells of a delivery is written shows nothing either.
+                    let fresh = fresh && !self.tells_delivery;
                     let event = Event::Line { text: self.inbox.line(text), more, fresh };
                     let session = session.handle(event, now(&self.shared), effects);
                     self.inbox.pass(text + 2);

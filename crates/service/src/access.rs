@@ -43,6 +43,9 @@ pub enum AccessError {
     /// The proof is good, but not for this.
     #[error("this proof does not allow that")]
     NotAllowed,
+    /// It has ended by its own limits: for ever, also for its owner.
+    #[error("the alias has ended")]
+    Ended,
     /// The change cannot be read.
     #[error("{} fields are wrong", .0.len())]
     Invalid(Vec<FieldError>),
@@ -87,6 +90,10 @@ impl Aliases {
         if changes.days.is_some() || changes.max_usage.is_some() {
             if matches!(proof, Proof::Mail(_)) {
                 return Err(AccessError::NotAllowed);
+            }
+            // Who was told "no such user" is not made a liar: an alias that has ended stays so.
+            if matches!(Standing::of(&found.ledger, found.now), Standing::Expired | Standing::UsedUp) {
+                return Err(AccessError::Ended);
             }
             let limits = found.ledger.limits;
             let limits = limits.changed(changes.days, changes.max_usage, self.policy.caps, found.now);

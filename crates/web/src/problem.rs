@@ -45,6 +45,7 @@ enum Kind {
     NoSuchAlias,
     NoSuchPage,
     NotAllowed,
+    Ended,
     CrossSite,
     MethodNotAllowed,
     Timeout,
@@ -172,6 +173,7 @@ impl Problem {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", METHOD_NOT_ALLOWED.into())
             }
             Kind::Timeout => (S::REQUEST_TIMEOUT, "timeout", TIMEOUT.into()),
+            Kind::Ended => (S::CONFLICT, "ended", ENDED.into()),
             Kind::KeyReused => (S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", KEY_REUSED.into()),
             Kind::RateLimited(wait) => (S::TOO_MANY_REQUESTS, "rate-limited", wait_words(*wait).into()),
             Kind::ServerError => (S::INTERNAL_SERVER_ERROR, "server-error", SERVER_ERROR.into()),
@@ -191,6 +193,7 @@ const CROSS_SITE: &str =
 const NO_SUCH_ALIAS: &str = "There is no alias for this link or secret. It was deleted, it ended more than 30 days \
                              ago, or the link is not complete.";
 const NO_SUCH_PAGE: &str = "There is nothing at this address.";
+const ENDED: &str = "This address has ended, for ever. Make a new one.";
 const METHOD_NOT_ALLOWED: &str = "This address does not take requests of this kind.";
 const TIMEOUT: &str = "The request took too long. Send it again.";
 const KEY_REUSED: &str =
@@ -262,6 +265,7 @@ impl From<AccessError> for Problem {
         match error {
             AccessError::NotFound => Kind::NoSuchAlias.into(),
             AccessError::NotAllowed => Kind::NotAllowed.into(),
+            AccessError::Ended => Kind::Ended.into(),
             AccessError::Invalid(fields) => Kind::InvalidFields(fields).into(),
             AccessError::Store(error) => Self::unavailable(&error),
             AccessError::Damaged(error) => Self::server_error(&error),

@@ -117,6 +117,7 @@ fn access_words(alias: &str, error: &AccessError) -> String {
         AccessError::NotFound => format!("there is no alias {alias}; it may have been removed or misspelt"),
         AccessError::Invalid(faults) => all_words(faults),
         AccessError::Store(error) => store_words(error),
+        AccessError::Ended => format!("{alias} has ended, for ever; make a new one"),
         AccessError::NotAllowed | AccessError::Damaged(_) => error.to_string(),
     }
 }

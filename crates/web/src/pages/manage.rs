@@ -124,6 +124,8 @@ impl Visit {
         ManagePage {
             t: &ENGLISH,
             is_owner: self.door == Door::Owner,
+            can_extend: self.door == Door::Owner && !has_ended(view.standing),
+            has_ended: has_ended(view.standing),
             path: self.path(),
             done: done.map(ENGLISH.done),
             mood: mood(view.standing, done),
@@ -187,6 +189,8 @@ impl Moment {
 struct ManagePage {
     t: &'static Texts,
     is_owner: bool,
+    can_extend: bool,
+    has_ended: bool,
     path: String,
     done: Option<&'static str>,
     mood: &'static str,
@@ -204,6 +208,11 @@ struct ManagePage {
     max_usage: String,
     usage_hint: String,
     days_hint: String,
+}
+
+/// Nothing brings it back.
+fn has_ended(standing: Standing) -> bool {
+    matches!(standing, Standing::UsedUp | Standing::Expired)
 }
 
 /// How the spy looks.
