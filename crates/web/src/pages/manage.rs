@@ -124,7 +124,6 @@ impl Visit {
         ManagePage {
             t: &ENGLISH,
             is_owner: self.door == Door::Owner,
-            can_extend: self.door == Door::Owner && !has_ended(view.standing),
             has_ended: has_ended(view.standing),
             path: self.path(),
             done: done.map(ENGLISH.done),
@@ -189,7 +188,6 @@ impl Moment {
 struct ManagePage {
     t: &'static Texts,
     is_owner: bool,
-    can_extend: bool,
     has_ended: bool,
     path: String,
     done: Option<&'static str>,
