@@ -1,0 +1,15 @@
+//! Plays dialogues on the pure machine, in virtual time.
+//!
+//! [`World`] is everything around the sessions of one dialogue: a store, a next hop for each, a clock. It performs
+//! effects as the driver does and feeds events in the same order; it decides nothing about mail. Every step is
+//! watched by [`contract`].
+
+pub mod contract;
+mod play;
+mod store;
+mod world;
+
+pub use play::{Failed, play, transcript};
+pub use store::ModelStore;
+pub(crate) use play::play_until;
+pub(crate) use world::{Stop, World};
