@@ -26,9 +26,12 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", server.smtp_port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = self.socket.makefile("rb")
-        self.banner = self.reply()
-        if hello:
-            self.hello = self.say(hello)
+        try:
+            self.banner = self.reply()
+            self.hello = self.say(hello) if hello else None
+        except OSError:
+            self.close()
+            raise
 
     def __enter__(self):
         return self
