@@ -51,7 +51,8 @@ fn pass_on(reply: &NextHopReply) {
 }
 
 fn start(offered: &Capabilities) -> Envelope {
-    let to: Vec<Mailbox> = ["a@target.example", "b@target.example"].map(|to| to.parse().expect("an address")).into();
+    let to: Vec<Mailbox> =
+        ["a@target.example", "b@target.example"].map(|to| to.parse().expect("an address")).into();
     let parameters = MailParameters { size: Some(9), eight_bit: true, smtputf8: true };
     let mut envelope = Envelope::new(offered, Some((&ReversePath::Null, &parameters)), to.iter());
     let EnvelopeStep::Say(line) = envelope.start() else { panic!("nothing to say") };

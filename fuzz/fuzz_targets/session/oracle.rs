@@ -138,7 +138,10 @@ impl Oracle {
                 for (_, attempt, outcome) in settlements {
                     // A claim whose answer was lost is given back although nobody knows that it was granted.
                     let unknown = *outcome == Outcome::Unsent;
-                    assert!(self.open.remove(attempt).is_some() || unknown, "settled twice, or never claimed");
+                    assert!(
+                        self.open.remove(attempt).is_some() || unknown,
+                        "settled twice, or never claimed"
+                    );
                 }
             }
             Effect::Say(bytes) => assert_envelope(std::str::from_utf8(bytes).expect("text")),

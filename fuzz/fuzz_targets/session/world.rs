@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempalias_alias::{
-    AliasId, Attempt, Ledger, Limits, ManageHash, NONCE_BYTES, Outcome, Owner, Keys, Private, RowKey, Sealed,
+    AliasId, Attempt, Keys, Ledger, Limits, ManageHash, NONCE_BYTES, Outcome, Owner, Private, RowKey, Sealed,
     ServerKey, Settled, State, UnixTime,
 };
 use tempalias_relay::{
-    Awaits, BodyFailed, Claimed, ConnectError, Connected, DeliveryPolicy, Effect, Event, Found, Heard, LineFault,
-    Moment, Peer, Policy, Session, StoreDown,
+    Awaits, BodyFailed, Claimed, ConnectError, Connected, DeliveryPolicy, Effect, Event, Found, Heard,
+    LineFault, Moment, Peer, Policy, Session, StoreDown,
 };
 use tempalias_smtp::client::Capabilities;
 use tempalias_smtp::line::{Scan, scan};
@@ -43,8 +43,11 @@ fn rows() -> Vec<(RowKey, Ledger, Sealed)> {
     let row = |(name, target, max): &(&str, &str, u32)| {
         let id: AliasId = name.parse().expect("an alias");
         let key = if *max == 2 { KEYS.all().last().expect("a key") } else { KEYS.first() };
-        let limits =
-            Limits { valid_from: None, valid_until: Some(UnixTime::from_secs(10_000_000)), max_usage: NonZeroU32::new(*max) };
+        let limits = Limits {
+            valid_from: None,
+            valid_until: Some(UnixTime::from_secs(10_000_000)),
+            max_usage: NonZeroU32::new(*max),
+        };
         let private = Private {
             target: target.parse().expect("an address"),
             domain: "alias.example".parse().expect("a domain"),
@@ -76,7 +79,8 @@ impl World {
             owner: Owner { node: 1, boot: 2 },
             limits,
         };
-        let store = ROWS.iter().map(|(row, ledger, sealed)| (*row, (ledger.clone(), sealed.clone()))).collect();
+        let store =
+            ROWS.iter().map(|(row, ledger, sealed)| (*row, (ledger.clone(), sealed.clone()))).collect();
         Self { policy: Arc::new(policy), store, millis: 0 }
     }
 
@@ -90,7 +94,8 @@ impl World {
 
     /// One session from its opening to its end.
     pub(crate) fn play(&mut self, number: u64, script: &mut Script<'_>) {
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), session: number, smarthost_size: None };
+        let peer =
+            Peer { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), session: number, smarthost_size: None };
         let mut session = Session::new(Arc::clone(&self.policy), peer, self.at());
         let mut oracle = Oracle::default();
         let mut input: Vec<u8> = vec![];
@@ -183,7 +188,13 @@ struct Step<'a, 'b> {
 
 impl Step<'_, '_> {
     /// None: nothing more can happen.
-    fn run(self, session: Session, awaits: Awaits, asked: Option<Effect>, out: &mut Vec<Effect>) -> Option<Session> {
+    fn run(
+        self,
+        session: Session,
+        awaits: Awaits,
+        asked: Option<Effect>,
+        out: &mut Vec<Effect>,
+    ) -> Option<Session> {
         match awaits {
             Awaits::Nothing => {
                 // What still happens to a closed connection changes nothing: the oracle sees that.
@@ -237,13 +248,21 @@ impl Step<'_, '_> {
         if choice >= 248 {
             return Some(self.deadline(session, out));
         }
-        let length = if choice & 1 == 0 { self.input.len() } else { self.input.len().min(usize::from(choice) / 8 + 1) };
+        let length = if choice & 1 == 0 {
+            self.input.len()
+        } else {
+            self.input.len().min(usize::from(choice) / 8 + 1)
+        };
         if length == 0 {
             return Some(session);
         }
         let chunk: Vec<u8> = self.input.drain(..length).collect();
         self.oracle.body(&chunk);
-        Some(session.handle(Event::Body { chunk: Bytes::from(chunk), held: choice < 244 }, self.world.at(), out))
+        Some(session.handle(
+            Event::Body { chunk: Bytes::from(chunk), held: choice < 244 },
+            self.world.at(),
+            out,
+        ))
     }
 
     fn deadline(self, session: Session, out: &mut Vec<Effect>) -> Session {
