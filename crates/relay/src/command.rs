@@ -160,12 +160,11 @@ impl Commands {
     }
 
     /// A refusal that leaves everything as it was.
-    fn mistake(mut self, refusal: Refusal, core: &mut Core, out: &mut Effects) -> State {
-        if core.forgive(refusal, out) {
-            return State::Commands(Self { since: core.at.instant, ..self });
+    fn mistake(self, refusal: Refusal, core: &mut Core, out: &mut Effects) -> State {
+        if core.forgives() {
+            return self.say(refusal.reply(), core, out);
         }
-        self.reset(out);
-        State::Closed
+        self.hang_up(Refusal::TooManyUnknown, out)
     }
 
     fn say(self, reply: Reply, core: &Core, out: &mut Effects) -> State {

@@ -8,7 +8,7 @@ use tempalias_smtp::HelloName;
 
 use crate::event::Moment;
 use crate::session::Peer;
-use crate::{Effect, Effects, Policy, Refusal};
+use crate::Policy;
 
 /// Syntax errors and the like in one session after which it is over.
 const MAX_MISTAKES: u32 = 20;
@@ -87,15 +87,9 @@ impl Core {
         ClientNetwork::of(self.peer.address)
     }
 
-    /// Answers one mistake; the last one that is borne ends the session.
-    pub(crate) fn forgive(&mut self, refusal: Refusal, out: &mut Effects) -> bool {
+    /// Counts one mistake; whether it is one of those that are borne.
+    pub(crate) fn forgives(&mut self) -> bool {
         self.tally.mistakes += 1;
-        let last = self.tally.mistakes >= MAX_MISTAKES;
-        let refusal = if last { Refusal::TooManyUnknown } else { refusal };
-        out.push(Effect::Reply(refusal.reply()));
-        if last {
-            out.push(Effect::Close);
-        }
-        !last
+        self.tally.mistakes < MAX_MISTAKES
     }
 }
