@@ -71,7 +71,12 @@ pub fn everywhere(dialogue: &Dialogue) -> Result<usize, Failed> {
                     Stop::Cut(_) => "cut twice".into(),
                 };
                 let why = format!("{cut:?} before event {at}: {why}");
-                return Err(Failed { dialogue: dialogue.name.clone(), line: 1, why, transcript: world.transcript });
+                return Err(Failed {
+                    dialogue: dialogue.name.clone(),
+                    line: 1,
+                    why,
+                    transcript: world.transcript,
+                });
             }
             cuts += usize::from(done.unwrap_or(false));
         }
@@ -199,7 +204,9 @@ impl World {
     }
 
     fn finish_answer(&mut self, lane: Lane, then: HopThen) -> Result<bool, Stop> {
-        let Some(ask) = self.side(lane).ask.take() else { return Err("asked nothing, awaits an answer".into()) };
+        let Some(ask) = self.side(lane).ask.take() else {
+            return Err("asked nothing, awaits an answer".into());
+        };
         match ask {
             Effect::Connect(..) => {
                 if then == HopThen::Gone {

@@ -6,10 +6,11 @@
 
 pub mod contract;
 mod play;
+pub mod solo;
 mod store;
 mod world;
 
+pub(crate) use play::play_until;
 pub use play::{Failed, play, transcript};
 pub use store::ModelStore;
-pub(crate) use play::play_until;
 pub(crate) use world::{Stop, World};

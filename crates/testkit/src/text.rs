@@ -115,10 +115,12 @@ mod tests {
 
     #[test]
     fn globs() {
-        for (pattern, text) in [("250 *", "250 ok"), ("*", ""), ("a*c*e", "abcde"), ("a", "a"), ("a*a", "aa")] {
+        for (pattern, text) in [("250 *", "250 ok"), ("*", ""), ("a*c*e", "abcde"), ("a", "a"), ("a*a", "aa")]
+        {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in [("250 *", "251 ok"), ("a", "ab"), ("a*a", "a"), ("", "a"), ("a*c*e", "abcd")] {
+        for (pattern, text) in [("250 *", "251 ok"), ("a", "ab"), ("a*a", "a"), ("", "a"), ("a*c*e", "abcd")]
+        {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
     }

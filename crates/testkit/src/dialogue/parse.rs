@@ -309,7 +309,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_where() {
-        for bad in ["X", "C? a", "U! falls asleep", "config: nonsense 1", "wait 1 h", "only: machine", "repeat 2"]
+        for bad in
+            ["X", "C? a", "U! falls asleep", "config: nonsense 1", "wait 1 h", "only: machine", "repeat 2"]
         {
             assert_eq!(Dialogue::parse("x", &format!("# Why.\n\n{bad}")).unwrap_err().line, 3, "{bad}");
         }

@@ -109,7 +109,10 @@ impl Watch {
             let only_replies = effects[at + 1..].iter().all(|effect| matches!(effect, Effect::Reply(_)));
             check(only_replies, "an effect behind one that asks")?;
         }
-        check((count == 1) == (session.awaits() == Awaits::Answer), "waits for an answer that it did not ask for")?;
+        check(
+            (count == 1) == (session.awaits() == Awaits::Answer),
+            "waits for an answer that it did not ask for",
+        )?;
         for effect in effects {
             check(!self.closed, "an effect after Close")?;
             self.effect(effect, effects)?;
@@ -187,7 +190,10 @@ impl Watch {
         for line in wire.split_inclusive(|&octet| octet == b'\n') {
             let text = line.strip_suffix(b"\r\n").ok_or("a reply line without CRLF")?;
             check(line.len() <= MAX_REPLY_LINE, "a reply line that is too long")?;
-            check(text.iter().all(|octet| (b' '..=b'~').contains(octet)), "a reply with other than text in it")?;
+            check(
+                text.iter().all(|octet| (b' '..=b'~').contains(octet)),
+                "a reply with other than text in it",
+            )?;
         }
         Ok(())
     }
@@ -299,7 +305,10 @@ impl Truth {
             let held = ledger.kept.iter().filter(|kept| now < kept.until);
             let held = held.map(|kept| truth.sent(kept.fingerprint));
             let accounted = truth.possible.iter().copied().chain(held).collect::<HashSet<_>>().len();
-            check(used <= accounted, &format!("{used} uses counted, {accounted} accounted for: one was burnt"))?;
+            check(
+                used <= accounted,
+                &format!("{used} uses counted, {accounted} accounted for: one was burnt"),
+            )?;
         }
         Ok(())
     }

@@ -219,7 +219,12 @@ impl World {
         let said = std::mem::take(&mut side.said);
         let message = message_of(&side.message).ok_or("the sender wrote no whole message")?;
         let Some(prefix) = said.strip_suffix(message) else {
-            return Err(format!("the next hop hears {}, which does not end as {}", show(&said), show(message)).into());
+            return Err(format!(
+                "the next hop hears {}, which does not end as {}",
+                show(&said),
+                show(message)
+            )
+            .into());
         };
         prefix_fault(prefix).map_or(Ok(()), |why| Err(why.into()))
     }

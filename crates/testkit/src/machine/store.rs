@@ -109,7 +109,11 @@ impl ModelStore {
     }
 
     /// Claims; none: no answer comes.
-    pub fn claim(&mut self, requests: &[ClaimRequest], now: UnixTime) -> Option<Result<Vec<Claimed>, StoreDown>> {
+    pub fn claim(
+        &mut self,
+        requests: &[ClaimRequest],
+        now: UnixTime,
+    ) -> Option<Result<Vec<Claimed>, StoreDown>> {
         match self.fault {
             Fault::Up => Some(Ok(self.claim_all(requests, now))),
             Fault::Mute => {
@@ -161,7 +165,9 @@ impl ModelStore {
     fn settle_one(&mut self, key: RowKey, attempt: Attempt, outcome: Outcome, now: UnixTime) {
         let Some(row) = self.rows.get_mut(&key) else { return };
         let kept = &mut row.ledger.kept;
-        let Some(at) = kept.iter().position(|kept| kept.attempt == attempt && now < kept.until) else { return };
+        let Some(at) = kept.iter().position(|kept| kept.attempt == attempt && now < kept.until) else {
+            return;
+        };
         match kept[at].settle(attempt, outcome) {
             Settled::Stale => {}
             Settled::Keep(changed) => kept[at] = changed,

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempalias_alias::{
-    AliasId, Attempt, Fingerprint, KeyId, Keys, Ledger, Limits as AliasLimits, ManageHash, Outcome, Owner, Private,
-    RowKey, ServerKey, State, UnixTime,
+    AliasId, Attempt, Fingerprint, KeyId, Keys, Ledger, Limits as AliasLimits, ManageHash, Outcome, Owner,
+    Private, RowKey, ServerKey, State, UnixTime,
 };
 use tempalias_relay::{
-    After, Awaits, BodyFailed, ConnectError, Connected, DeliveryPolicy, Effect, Event, Freshness, Heard, LineFault, Limits, Moment,
-    Peer, Policy, Session,
+    After, Awaits, BodyFailed, ConnectError, Connected, DeliveryPolicy, Effect, Event, Freshness, Heard,
+    Limits, LineFault, Moment, Peer, Policy, Session,
 };
 use tempalias_smtp::client::Capabilities;
 use tempalias_smtp::line::{Scan, scan};
@@ -116,7 +116,8 @@ fn owner(boot: u64) -> Owner {
 
 fn policy(dialogue: &Dialogue, keys: &Arc<Keys>, boot: u64) -> Result<Policy, String> {
     let number = |key: &str| size(dialogue.config(key));
-    let small = |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| format!("{key}: too large")));
+    let small =
+        |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| format!("{key}: too large")));
     let time = |key: &str| duration(dialogue.config(key));
     let limits = Limits {
         max_message_size: number("max_message_size")?,
@@ -207,7 +208,8 @@ impl World {
 
     pub(crate) fn seed(&mut self, seed: &Seed) -> Result<(), String> {
         let id: AliasId = seed.alias.parse().map_err(|_| format!("{} is no alias", seed.alias))?;
-        let key = self.keys.all().find(|key| (key.id() == self.old_key) == seed.old_key).ok_or("no such key")?;
+        let key =
+            self.keys.all().find(|key| (key.id() == self.old_key) == seed.old_key).ok_or("no such key")?;
         let private = Private {
             target: seed.target.parse().map_err(|_| format!("{} is no mailbox", seed.target))?,
             domain: seed.domain.as_deref().unwrap_or(DOMAINS[0]).parse().map_err(|_| "no such domain")?,
@@ -277,7 +279,8 @@ impl World {
         }
         self.sessions += 1;
         let address = if lane == Lane::First { [192, 0, 2, 1] } else { [192, 0, 2, 2] };
-        let peer = Peer { address: address.into(), session: self.sessions, smarthost_size: self.smarthost_size };
+        let peer =
+            Peer { address: address.into(), session: self.sessions, smarthost_size: self.smarthost_size };
         let session = Session::new(self.policy.clone(), peer, self.moment());
         let said = std::mem::take(&mut self.side(lane).said);
         *self.side(lane) = Side { session: Some(session), said, ..Side::default() };
@@ -344,7 +347,8 @@ impl World {
         let was = session.awaits();
         let mut effects = vec![];
         let session = session.handle(event, at, &mut effects);
-        let lines: Vec<String> = effects.iter().map(|effect| format!("  -> {}", short_effect(effect))).collect();
+        let lines: Vec<String> =
+            effects.iter().map(|effect| format!("  -> {}", short_effect(effect))).collect();
         let watched = side.watch.after(fed, was, &session, &effects);
         side.session = Some(session);
         for line in lines {
@@ -406,7 +410,8 @@ impl World {
         let targets = self.targets.clone();
         let side = self.side(lane);
         side.said.extend_from_slice(commands);
-        let text = std::str::from_utf8(commands).map_err(|_| "commands to the next hop are no text".to_owned())?;
+        let text =
+            std::str::from_utf8(commands).map_err(|_| "commands to the next hop are no text".to_owned())?;
         for line in text.split_inclusive("\r\n") {
             let line = line.strip_suffix("\r\n").ok_or("a command to the next hop without CRLF")?;
             let verb = match line {
@@ -726,7 +731,11 @@ fn short_effect(effect: &Effect) -> String {
         Effect::Find(_) => "Find".into(),
         Effect::Claim(requests) => {
             let prints: Vec<&Fingerprint> = requests.iter().map(|request| &request.fingerprint).collect();
-            format!("Claim {} recipients, {:02x?}", requests.len(), prints.iter().map(|p| p.0[0]).collect::<Vec<_>>())
+            format!(
+                "Claim {} recipients, {:02x?}",
+                requests.len(),
+                prints.iter().map(|p| p.0[0]).collect::<Vec<_>>()
+            )
         }
         Effect::SendBody(outgoing) => format!("SendBody, prefix {}", show(outgoing.prefix())),
         Effect::Report(summary) => format!("Report {} {:?}", summary.ending.as_str(), summary.status),
