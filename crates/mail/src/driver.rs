@@ -297,8 +297,13 @@ impl Driver {
             return Ok(());
         }
         let replies = std::mem::take(&mut self.replies);
+        let tells_delivery = std::mem::take(&mut self.tells_delivery);
+        // Who pipelined something behind its dot has done so long ago: a next hop and a disk have answered since.
+        // If nothing is here now, what comes was sent by somebody who could read this reply. (Looking only after
+        // the write would take a quick sender's answer for something pipelined; docs/decisions/015.)
+        let has_pipelined = tells_delivery && self.inbox.has_waiting(&self.stream);
         timeout(WRITE_TIMEOUT, self.stream.write_all(&replies)).await.map_err(drop)?.map_err(drop)?;
-        if std::mem::take(&mut self.tells_delivery) {
+        if has_pipelined {
             self.inbox.mark_unproven(&self.stream);
         }
         Ok(())

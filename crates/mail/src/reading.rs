@@ -98,6 +98,11 @@ impl Inbox {
         (self.octets, self.taken) = (all, 0);
     }
 
+    /// Whether anything is here, or in the kernel, that was not taken.
+    pub(crate) fn has_waiting(&self, stream: &TcpStream) -> bool {
+        !self.is_empty() || waiting(stream) > 0
+    }
+
     /// Our reply has just been written out: what is here or in the kernel now was sent before it could be read.
     pub(crate) fn mark_unproven(&mut self, stream: &TcpStream) {
         let in_kernel = waiting(stream);
