@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tempalias_outside::Connection;
+use tempalias_outside::{Connection, DialError};
 use tempalias_relay::{
     Awaits, BodyFailed, Connected, Effect, Effects, Event, Freshness, Heard, Moment, NextHop, Outgoing, Peer,
     Session,
@@ -33,7 +33,8 @@ struct Driver {
     /// Whether a reply among them tells of a delivery whose claim waits for the sender to show that it read it.
     tells_delivery: bool,
     upstream: Option<Box<Connection>>,
-    memory: Share,
+    /// What the message now coming in holds of the budget; none: it is not kept.
+    memory: Option<Share>,
     claims: Outstanding,
     seat: Seat,
     _running: Running,
@@ -53,7 +54,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, address: IpAddr,
         replies: vec![],
         tells_delivery: false,
         upstream: None,
-        memory: Share::default(),
+        memory: None,
         seat,
         _running: running,
     };
@@ -110,7 +111,7 @@ impl Driver {
                         self.shared.parts.outside.release(*connection, translate::after(after));
                     }
                 }
-                Effect::Discard => self.memory = Share::default(),
+                Effect::Discard => self.memory = None,
                 Effect::Unread(octets) => self.inbox.put_back(&octets),
                 Effect::SettleLater(settlements) => {
                     self.tells_delivery = true;
@@ -156,7 +157,7 @@ impl Driver {
                 None => Heard::Lost,
             }),
             Effect::Reserve => {
-                self.memory = self.shared.budget.begin().await;
+                self.memory = Some(self.shared.budget.begin().await);
                 Event::Reserved { granted: true, early: !self.inbox.is_empty() }
             }
             Effect::Claim(requests) => {
@@ -186,6 +187,11 @@ impl Driver {
                     Connected { offered: *connection.capabilities(), reused: connection.is_reused() };
                 self.upstream = Some(Box::new(connection));
                 Event::Connected(Ok(connected))
+            }
+            Err(error @ DialError::BadRoute) => {
+                // Only the operator can tell whether this is an attack or a network of theirs.
+                tracing::warn!(%error, "a mail was refused");
+                Event::Connected(Err(translate::connect_error(error)))
             }
             Err(error) => {
                 tracing::debug!(%error, "no next hop");
@@ -287,7 +293,11 @@ impl Driver {
     }
 
     async fn hold(&mut self, chunk: Bytes) -> Event<'static> {
-        let held = self.shared.budget.grow(&mut self.memory, chunk.len()).await;
+        let held = match &mut self.memory {
+            Some(share) => self.shared.budget.grow(share, chunk.len()).await,
+            // Read to its end, and forgotten: it needs no room.
+            None => true,
+        };
         Event::Body { chunk, held }
     }
 

@@ -90,6 +90,26 @@ async fn when_memory_is_spent_messages_wait_or_are_put_off_and_nothing_is_lost()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_will_not_be_taken_holds_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let next_hop = NextHop::accepting().await;
+    let smtp = "max_message_size = \"128KiB\"\nbody_memory = \"128KiB\"";
+    let server = Running::start(folder.path(), next_hop.address, smtp);
+    let to = server.alias(0).await;
+    let mut endless = Sender::greeted(server.smtp).await;
+    endless.say("MAIL FROM:<a@sender.test>").await;
+    assert_eq!(endless.say(&format!("RCPT TO:<{to}>")).await.0, 250);
+    assert_eq!(endless.say("DATA").await.0, 354);
+    let line = [&[b'x'; 70][..], b"\r\n"].concat();
+    endless.write(&line.repeat(20_000)).await;
+    let mut other = Sender::greeted(server.smtp).await;
+    assert_eq!(other.send(&to, "<other@x>").await, 250);
+    endless.write(b".\r\n").await;
+    assert_eq!(endless.hear().await.0, 552);
+    assert_eq!(endless.send(&to, "<small@x>").await, 250, "the session goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_to_end_idle_sessions_hear_421_and_a_mail_past_its_dot_is_finished() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|_| Act::AcceptAfter(Duration::from_secs(1)))).await;
