@@ -156,6 +156,8 @@ impl App {
             "ending: no new connections; open mails are finished"
         );
         let (finished, ()) = tokio::join!(self.mail.drain(DRAIN_LIMIT), pages.drain(HTTP_DRAIN_LIMIT));
+        // The store is closed, and its lock free, when this returns.
+        tasks.shutdown().await;
         if finished {
             tracing::info!("ended");
         } else {
