@@ -8,8 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 
-from sinks import free_port, wait_for
-from tempalias import PATIENCE
+from waiting import PATIENCE, free_port, wait_for
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 ARGUMENTS = [

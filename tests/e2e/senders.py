@@ -6,7 +6,7 @@ import socket
 import subprocess
 
 from sinks import POSTFIX, postfix_environment
-from tempalias import PATIENCE
+from waiting import PATIENCE
 
 SENDER = "author@sender.example"
 

@@ -4,39 +4,15 @@ import contextlib
 import os
 import pathlib
 import shutil
-import socket
 import socketserver
 import subprocess
 import tempfile
 import threading
-import time
 
-from tempalias import PATIENCE, TOOLS
+from tempalias import TOOLS
+from waiting import accepts, free_port, wait_for
 
 POSTFIX = TOOLS / "postfix"
-
-
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(condition, what):
-    """Until something outside of our reach has happened."""
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE} s for {what}")
-        time.sleep(0.01)
-    return found
-
-
-def accepts(port):
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Mail:

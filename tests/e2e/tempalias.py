@@ -11,12 +11,12 @@ import tempfile
 import threading
 import urllib.request
 
+from waiting import PATIENCE, free_port, wait_for
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("TEMPALIAS", ROOT / "target/debug/tempalias"))
 TOOLS = ROOT / "target/tools"
 DOMAIN = "alias.example"
-# Longer than anything takes on a busy machine; nobody waits for it when all is well.
-PATIENCE = 30
 
 
 class Alias:
@@ -89,8 +89,6 @@ class Tempalias:
         config = self.folder / "tempalias.toml"
         if not self.http_port:
             # The page accepts forms from its public address only, so its port must be known beforehand.
-            from sinks import free_port
-
             self.http_port = free_port()
         config.write_text(self.config())
         self.process = subprocess.Popen(
@@ -157,6 +155,10 @@ class Tempalias:
         status, reply = self.request("GET", f"/aliases/{alias.aid}", key=alias.key)
         assert status == 200, (status, reply)
         return reply
+
+    def settled(self, alias):
+        """Waits until no use is held: a verdict that the sender has heard is written with the next commit."""
+        wait_for(lambda: not self.look(alias)["held"], "the store to have the verdict")
 
     def remaining(self, alias):
         return self.look(alias)["remaining"]

@@ -4,8 +4,9 @@ import threading
 import unittest
 
 from senders import Connection, letter
-from sinks import RawSink, accepts, wait_for
-from tempalias import PATIENCE, Tempalias
+from sinks import RawSink
+from tempalias import Tempalias
+from waiting import PATIENCE, accepts, wait_for
 
 
 class Drain(unittest.TestCase):

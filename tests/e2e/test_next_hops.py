@@ -4,8 +4,9 @@ the sender is told the truth in words that do not name the target."""
 import unittest
 
 from senders import Connection, letter
-from sinks import RawSink, free_port, postfix, smtp_sink, wait_for
+from sinks import RawSink, postfix, smtp_sink
 from tempalias import Tempalias
+from waiting import free_port, wait_for
 
 
 class SmtpSink(unittest.TestCase):
@@ -34,6 +35,7 @@ class SmtpSink(unittest.TestCase):
             self.assertEqual(self.server.remaining(alias), 1)
             self.assertRegex(self.deliver(alias, 2), "^250 2.0.0 ")
             self.assertEqual(self.server.remaining(alias), 0)
+            self.server.settled(alias)
             self.assertRegex(self.deliver(alias, 3), "^550 5.1.1 ")
             wait_for(lambda: len(list(folder.glob("mail.*"))) == 2, "two messages")
 
@@ -94,6 +96,7 @@ class SmtpSink(unittest.TestCase):
         alias = self.server.alias(max_usage=1)
         with RawSink(port=self.port) as sink:
             self.assertRegex(self.deliver(alias), "^250 2.0.0 ")  # and the sender is gone without a QUIT
+            self.server.settled(alias)
             self.assertRegex(self.deliver(alias), "^250 2.0.0 ")
             self.assertEqual(len(sink.mails), 1)
             self.assertRegex(self.deliver(alias, 2), "^550 5.1.1 ")
@@ -125,6 +128,7 @@ class Postfix(unittest.TestCase):
                 self.assertRegex(reply, "^550 5.1.1 ")
                 self.assertNotIn("nobody", reply)
                 self.assertRegex(sender.send(alias.address, letter(3)), "^250 2.0.0 ")
+                server.settled(alias)
                 self.assertRegex(sender.send(alias.address, letter(4)), "^550 5.1.1 ")
             files = wait_for(lambda: len(found := list(mailbox.glob("new/*"))) == 2 and found, "both messages")
             texts = [file.read_bytes() for file in files]

@@ -6,6 +6,7 @@ from browser import browser
 from senders import Connection, letter
 from sinks import RawSink
 from tempalias import Tempalias
+from waiting import wait_for
 
 
 class Page(unittest.TestCase):
@@ -15,10 +16,16 @@ class Page(unittest.TestCase):
         cls.server = cls.enterClassContext(Tempalias(cls.sink.port))
 
     def send(self, address, number):
-        with Connection(self.server) as sender:
-            reply = sender.send(address, letter(number))
-            sender.say("QUIT")
-        return reply
+        """The verdict on a mail, after as many attempts as that takes."""
+
+        def attempt():
+            with Connection(self.server) as sender:
+                reply = sender.send(address, letter(number))
+                sender.say("QUIT")
+            # Told to come again: the one before is not yet settled.
+            return reply if not reply.startswith("450 4.2.1") else None
+
+        return wait_for(attempt, "a verdict")
 
     def make(self, page, target, messages):
         page.open(self.server.url("/"))

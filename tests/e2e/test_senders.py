@@ -37,6 +37,7 @@ class Senders(unittest.TestCase):
                 # swaks ends what it sends with a line end of its own.
                 mail = self.arrived(message.rstrip(b"\r\n") + b"\r\n" * (2 if b"end\r\n\r\n" in self.sink.mails[0].data else 1))
                 self.assertEqual(mail.field("X-Tempalias-Remaining"), "0")
+                self.server.settled(alias)
                 done = swaks(self.server, alias.address, message.replace(b"<1@", b"<2@"), *options)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(b"550 5.1.1", done.stdout)
@@ -47,6 +48,7 @@ class Senders(unittest.TestCase):
         done = curl(self.server, alias.address, message)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.arrived(message)
+        self.server.settled(alias)
         done = curl(self.server, alias.address, letter(2), "-v")
         self.assertNotEqual(done.returncode, 0)
         self.assertIn(b"< 550 5.1.1", done.stderr)
@@ -59,6 +61,7 @@ class Senders(unittest.TestCase):
         self.sink.mails.clear()
         self.assertIsNone(smtplib_send(self.server, alias.address, letter(2)))
         self.arrived(letter(2))
+        self.server.settled(alias)
         # At RCPT; or at the dot, as long as the server does not know yet that its last 250 was read.
         refused = smtplib_send(self.server, alias.address, letter(3))
         self.assertIn("(550, b'5.1.1 No such user here')", str(refused))
