@@ -21,6 +21,8 @@ const MOST_STEPS: usize = 2_000;
 pub enum Cut {
     /// The sender's connection breaks.
     SenderGone,
+    /// The same, and the driver sees it while the session waits for an answer.
+    SenderSeenGone,
     /// The next hop's connection breaks, or cannot be had; another one can.
     HopLost,
     /// The next hop is gone for good.
@@ -40,8 +42,9 @@ pub enum Cut {
 }
 
 /// All that can go wrong.
-pub const CUTS: [Cut; 9] = [
+pub const CUTS: [Cut; 10] = [
     Cut::SenderGone,
+    Cut::SenderSeenGone,
     Cut::HopLost,
     Cut::HopGone,
     Cut::HopLostAtDot,
@@ -123,6 +126,7 @@ impl World {
                 side.eof = true;
                 Ok(true)
             }
+            Cut::SenderSeenGone => self.seen_gone(lane),
             Cut::HopLost | Cut::HopGone => self.lose_hop(lane),
             Cut::HopLostAtDot => {
                 let applies = self.takes_body(lane);

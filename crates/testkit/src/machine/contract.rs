@@ -224,6 +224,10 @@ impl Watch {
         self.answers = Some(claimed.iter().map(|claimed| claimed.answer).collect());
     }
 
+    pub(super) fn is_past_dot(&self) -> bool {
+        self.past_dot
+    }
+
     pub(super) fn connected(&mut self) {
         self.connected = true;
     }

@@ -263,6 +263,18 @@ impl World {
         self.feed(lane, Fed::Unasked, Event::Deadline)
     }
 
+    /// The driver sees that the sender is gone while the session waits for an answer. Only before the dot: from
+    /// there on it has to be finished, whoever is left to hear of it.
+    pub(crate) fn seen_gone(&mut self, lane: Lane) -> Result<bool, Stop> {
+        let side = self.side(lane);
+        let before_dot = side.ask.is_some() && !side.watch.is_past_dot();
+        if before_dot {
+            side.eof = true;
+            self.feed(lane, Fed::Unasked, Event::PeerGone)?;
+        }
+        Ok(before_dot)
+    }
+
     /// The deadline of a lane's session comes now.
     pub(crate) fn advance_to_deadline(&mut self, lane: Lane) -> bool {
         let due = self.side(lane).session.as_ref().and_then(Session::deadline);
@@ -409,7 +421,9 @@ impl World {
     fn say(&mut self, lane: Lane, commands: &[u8]) -> Result<(), Stop> {
         let targets = self.targets.clone();
         let side = self.side(lane);
-        side.said.extend_from_slice(commands);
+        if side.hop.as_ref().is_some_and(|hop| !hop.closed) {
+            side.said.extend_from_slice(commands);
+        }
         let text =
             std::str::from_utf8(commands).map_err(|_| "commands to the next hop are no text".to_owned())?;
         for line in text.split_inclusive("\r\n") {
