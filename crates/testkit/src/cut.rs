@@ -12,7 +12,7 @@ use crate::dialogue::{DEFAULT_OFFERS, Dialogue, Fault, Lane, Memory};
 use crate::machine::{Failed, Stop, World, play_until};
 
 /// Positions tried in one dialogue; a longer one is cut at evenly spaced events.
-const MOST_POSITIONS: usize = 150;
+const MOST_POSITIONS: usize = 100;
 /// Steps after which a session should have ended.
 const MOST_STEPS: usize = 2_000;
 

@@ -106,6 +106,17 @@ pub struct HopConnects {
 /// What a next hop offers unless a dialogue says otherwise.
 pub const DEFAULT_OFFERS: [&str; 4] = ["PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8"];
 
+/// The EHLO reply with these offers.
+pub(crate) fn ehlo_reply(offers: &[String]) -> String {
+    let mut reply = String::from("250-hop.test\r\n");
+    for offer in offers {
+        reply.extend(["250-", offer, "\r\n"]);
+    }
+    let last = reply.trim_end().rfind("250-").unwrap_or(0);
+    reply.replace_range(last..last + 4, "250 ");
+    reply
+}
+
 /// Why a next hop cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HopFailure {

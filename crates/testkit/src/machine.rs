@@ -4,8 +4,12 @@
 //! effects as the driver does and feeds events in the same order; it decides nothing about mail. Every step is
 //! watched by [`contract`].
 
+mod answers;
 pub mod contract;
+mod hop;
 mod play;
+mod setup;
+mod show;
 pub mod solo;
 mod store;
 mod world;

@@ -29,7 +29,10 @@ pub struct Setup {
 }
 
 /// Starts servers. Domains, hostname and operator are those of [`crate::dialogue`].
-#[expect(async_fn_in_trait, reason = "used by tests of this workspace, which never send these futures elsewhere")]
+#[expect(
+    async_fn_in_trait,
+    reason = "used by tests of this workspace, which never send these futures elsewhere"
+)]
 pub trait Factory {
     /// What it starts.
     type Subject: Subject;
@@ -39,7 +42,10 @@ pub trait Factory {
 }
 
 /// A server under test, and an owner's hand on its store.
-#[expect(async_fn_in_trait, reason = "used by tests of this workspace, which never send these futures elsewhere")]
+#[expect(
+    async_fn_in_trait,
+    reason = "used by tests of this workspace, which never send these futures elsewhere"
+)]
 pub trait Subject {
     /// Where senders connect. Asked anew for each connection.
     fn smtp_addr(&self) -> SocketAddr;

@@ -7,7 +7,7 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut pieces = vec![vec![]];
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
-        push(&mut pieces, rest[..at].as_bytes());
+        push(&mut pieces, &rest.as_bytes()[..at]);
         let mut after = rest[at + 1..].chars();
         let escape = after.next().ok_or("a backslash at the end means no CRLF and may stand only there")?;
         rest = after.as_str();

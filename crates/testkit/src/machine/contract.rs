@@ -28,6 +28,7 @@ enum Dot {
 
 /// Watches one session.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one session, not a state")]
 pub(super) struct Watch {
     /// Replies that the sender has yet to get.
     owes: u32,

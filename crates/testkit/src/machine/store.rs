@@ -12,7 +12,7 @@ use tempalias_relay::{Claimed, Found, StoreDown};
 use crate::dialogue::{Change, Count, Fault};
 
 /// Messages that one client may send to the operator: ten an hour (`mail-rules`, "postmaster").
-const OPERATOR_RATE: Rate = Rate { burst: 10, every: std::time::Duration::from_secs(360) };
+const OPERATOR_RATE: Rate = Rate { burst: 10, every: std::time::Duration::from_mins(6) };
 
 /// See the module.
 #[derive(Debug)]

@@ -5,25 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tempalias_alias::{
-    AliasId, Attempt, Fingerprint, KeyId, Keys, Ledger, Limits as AliasLimits, ManageHash, Outcome, Owner,
-    Private, RowKey, ServerKey, State, UnixTime,
-};
-use tempalias_relay::{
-    After, Awaits, BodyFailed, ConnectError, Connected, DeliveryPolicy, Effect, Event, Freshness, Heard,
-    Limits, LineFault, Moment, Peer, Policy, Session,
-};
-use tempalias_smtp::client::Capabilities;
-use tempalias_smtp::line::{Scan, scan};
-use tempalias_smtp::reply::{NextHopReply, Nonsense};
+use tempalias_alias::{KeyId, Keys, ServerKey, UnixTime};
+use tempalias_relay::{After, Awaits, Effect, Event, Moment, Peer, Policy, Session};
 
 use super::contract::{Fed, Truth, Watch, asks};
+use super::setup::{owner, policy};
+use super::show;
 use super::store::ModelStore;
-use crate::dialogue::{DOMAINS, Dialogue, HOSTNAME, Lane, Memory, OPERATOR, Seed, duration, size};
-use crate::text::show;
+use crate::dialogue::{Dialogue, Lane, Memory, OPERATOR, size};
+use crate::text;
 
 /// Rounds after which something spins.
-const MANY: usize = 10_000;
+pub(super) const MANY: usize = 10_000;
 
 /// Why playing stops.
 #[derive(Debug, Clone)]
@@ -67,13 +60,13 @@ pub(crate) struct Hop {
 #[derive(Debug, Default)]
 pub(crate) struct Side {
     pub(crate) session: Option<Session>,
-    watch: Watch,
+    pub(super) watch: Watch,
     /// The effect that waits for an answer.
     pub(crate) ask: Option<Effect>,
     /// What the sender wrote and the session has not read, each piece with the number of replies written before.
     pub(crate) input: VecDeque<(Bytes, usize)>,
     pub(crate) eof: bool,
-    replies: usize,
+    pub(super) replies: usize,
     pub(crate) out: VecDeque<Out>,
     pub(crate) hop: Option<Hop>,
     /// What we wrote to the next hop and nobody looked at.
@@ -95,61 +88,20 @@ pub(crate) struct World {
     pub(crate) transcript: Vec<String>,
     /// Everything that any sender saw.
     pub(crate) heard: String,
-    keys: Arc<Keys>,
-    old_key: KeyId,
+    pub(super) keys: Arc<Keys>,
+    pub(super) old_key: KeyId,
     policy: Arc<Policy>,
     smarthost_size: Option<u64>,
-    targets: Vec<String>,
+    pub(super) targets: Vec<String>,
     base: Instant,
     now: Duration,
     boot: u64,
     sessions: u64,
-    draining: bool,
+    pub(super) draining: bool,
 }
 
 /// When dialogues begin: 2026-01-01.
 const EPOCH: UnixTime = UnixTime::from_secs(1_767_225_600);
-
-fn owner(boot: u64) -> Owner {
-    Owner { node: 1, boot }
-}
-
-fn policy(dialogue: &Dialogue, keys: &Arc<Keys>, boot: u64) -> Result<Policy, String> {
-    let number = |key: &str| size(dialogue.config(key));
-    let small =
-        |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| format!("{key}: too large")));
-    let time = |key: &str| duration(dialogue.config(key));
-    let limits = Limits {
-        max_message_size: number("max_message_size")?,
-        max_recipients: small("max_recipients")? as usize,
-        max_received: small("max_received")? as usize,
-        max_unknown_commands: small("max_unknown_commands")?,
-        slow_after_refused: small("slow_after_refused")?,
-        max_refused_recipients: small("max_refused_recipients")?,
-        command_timeout: time("command_timeout")?,
-        data_grace: time("data_grace")?,
-        min_data_rate: small("min_data_rate")?,
-        session_timeout: time("session_timeout")?,
-        max_mails: small("max_mails")?,
-        envelope_timeout: time("envelope_timeout")?,
-        dot_timeout: time("dot_timeout")?,
-        hold_upstream: time("hold_upstream")?,
-    };
-    Ok(Policy {
-        hostname: HOSTNAME.parse().map_err(|_| "hostname")?,
-        domains: DOMAINS.iter().filter_map(|domain| domain.parse().ok()).collect(),
-        operator: OPERATOR.parse().map_err(|_| "operator")?,
-        delivery: match dialogue.config("delivery") {
-            "mx" => DeliveryPolicy::Mx,
-            "smarthost" => DeliveryPolicy::Smarthost,
-            other => return Err(format!("delivery is mx or smarthost, not {other}")),
-        },
-        public_url: "https://alias.test".into(),
-        keys: keys.clone(),
-        owner: owner(boot),
-        limits,
-    })
-}
 
 impl World {
     pub(crate) fn new(dialogue: &Dialogue, base: Instant) -> Result<Self, String> {
@@ -192,41 +144,9 @@ impl World {
         Moment { instant: self.base + self.now, unix: self.unix() }
     }
 
-    fn log(&mut self, lane: Lane, text: impl Into<String>) {
+    pub(super) fn log(&mut self, lane: Lane, text: impl Into<String>) {
         let name = if lane == Lane::First { 'C' } else { 'D' };
         self.transcript.push(format!("{:>9.3?} {name} {}", self.now, text.into()));
-    }
-
-    // === The store, for an owner's hand.
-
-    /// The row of an alias, whichever key made it.
-    pub(crate) fn row(&self, alias: &str) -> Result<RowKey, String> {
-        let id: AliasId = alias.parse().map_err(|_| format!("{alias} is no alias"))?;
-        let row = self.keys.row_keys(&id).into_iter().find(|key| self.store.ledger(*key).is_some());
-        row.ok_or(format!("nobody made {alias}"))
-    }
-
-    pub(crate) fn seed(&mut self, seed: &Seed) -> Result<(), String> {
-        let id: AliasId = seed.alias.parse().map_err(|_| format!("{} is no alias", seed.alias))?;
-        let key =
-            self.keys.all().find(|key| (key.id() == self.old_key) == seed.old_key).ok_or("no such key")?;
-        let private = Private {
-            target: seed.target.parse().map_err(|_| format!("{} is no mailbox", seed.target))?,
-            domain: seed.domain.as_deref().unwrap_or(DOMAINS[0]).parse().map_err(|_| "no such domain")?,
-            manage: ManageHash([7; 16]),
-        };
-        let start = seed.from.map(|from| self.unix().plus(from));
-        let days = |days: u32| start.unwrap_or(self.unix()).plus(Duration::from_secs(86_400) * days);
-        let limits = AliasLimits {
-            valid_from: start,
-            valid_until: seed.days.map(days),
-            max_usage: seed.uses.and_then(std::num::NonZeroU32::new),
-        };
-        let ledger = Ledger { limits, state: State::Active, used: 0, kept: vec![] };
-        let (row, sealed) = (key.row_key(&id), key.seal(&id, &private, [9; 12]));
-        self.store.insert(row, ledger, sealed);
-        self.targets.push(seed.target.clone());
-        Ok(())
     }
 
     // === Time.
@@ -306,7 +226,7 @@ impl World {
         if octets.is_empty() {
             return;
         }
-        self.log(lane, format!("writes {}", show(octets)));
+        self.log(lane, format!("writes {}", text::show(octets)));
         let side = self.side(lane);
         side.input.push_back((Bytes::copy_from_slice(octets), side.replies));
         side.message.extend_from_slice(octets);
@@ -349,8 +269,8 @@ impl World {
     }
 
     /// One step of a session, and the performance of its effects.
-    fn feed(&mut self, lane: Lane, fed: Fed, event: Event<'_>) -> Result<(), Stop> {
-        self.log(lane, format!("event {}", short(&event)));
+    pub(super) fn feed(&mut self, lane: Lane, fed: Fed, event: Event<'_>) -> Result<(), Stop> {
+        self.log(lane, format!("event {}", show::event(&event)));
         let at = self.moment();
         let side = &mut self.sides[lane as usize];
         let Some(session) = side.session.take() else { return Err("there is no session".into()) };
@@ -360,7 +280,7 @@ impl World {
         let mut effects = vec![];
         let session = session.handle(event, at, &mut effects);
         let lines: Vec<String> =
-            effects.iter().map(|effect| format!("  -> {}", short_effect(effect))).collect();
+            effects.iter().map(|effect| format!("  -> {}", show::effect(effect))).collect();
         let watched = side.watch.after(fed, was, &session, &effects);
         side.session = Some(session);
         for line in lines {
@@ -445,314 +365,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    // === Answers.
-
-    /// Feeds whatever can be fed without a dialogue's help.
-    pub(crate) fn pump(&mut self) -> Result<(), Stop> {
-        for _ in 0..MANY {
-            self.store.flush(self.unix());
-            let mut moved = false;
-            for lane in [Lane::First, Lane::Second] {
-                moved |= self.pump_lane(lane)?;
-            }
-            if !moved {
-                return Ok(());
-            }
-        }
-        Err("events come without an end".into())
-    }
-
-    /// One thing that one session can be fed, if there is any.
-    pub(crate) fn pump_lane(&mut self, lane: Lane) -> Result<bool, Stop> {
-        match self.side(lane).session.as_ref().map(Session::awaits) {
-            None | Some(Awaits::Nothing) => Ok(false),
-            Some(Awaits::Line) => self.pump_line(lane),
-            Some(Awaits::Body) => self.pump_body(lane),
-            Some(Awaits::Answer) => self.pump_answer(lane),
-        }
-    }
-
-    fn pump_line(&mut self, lane: Lane) -> Result<bool, Stop> {
-        let side = self.side(lane);
-        let arrived = side.input.front().map_or(0, |(_, replies)| *replies);
-        let fresh = arrived == side.replies;
-        let buffer: Vec<u8> = side.input.iter().flat_map(|(piece, _)| piece.iter().copied()).collect();
-        let fault = match scan(&buffer) {
-            Scan::Line { text } => {
-                self.tick(lane)?;
-                self.take_input(lane, text + 2);
-                let line = buffer.get(..text).unwrap_or_default();
-                let event = Event::Line { text: line, more: buffer.len() > text + 2, fresh };
-                self.feed(lane, Fed::Command { fresh }, event)?;
-                return Ok(true);
-            }
-            Scan::TooLong => LineFault::TooLong,
-            Scan::BareLineFeed => LineFault::BareLineFeed,
-            Scan::Incomplete => {
-                let (eof, draining) = (self.side(lane).eof, self.draining);
-                if eof || draining {
-                    self.tick(lane)?;
-                    self.feed(lane, Fed::Unasked, if eof { Event::PeerGone } else { Event::Drain })?;
-                }
-                return Ok(eof || draining);
-            }
-        };
-        self.tick(lane)?;
-        self.side(lane).input.clear();
-        self.feed(lane, Fed::Command { fresh }, Event::BadLine(fault))?;
-        Ok(true)
-    }
-
-    fn take_input(&mut self, lane: Lane, mut octets: usize) {
-        let input = &mut self.side(lane).input;
-        while let Some((piece, _)) = input.front_mut() {
-            let taken = octets.min(piece.len());
-            drop(piece.split_to(taken));
-            octets -= taken;
-            if !piece.is_empty() {
-                return;
-            }
-            input.pop_front();
-        }
-    }
-
-    fn pump_body(&mut self, lane: Lane) -> Result<bool, Stop> {
-        let held = self.memory == Memory::Free;
-        let eof = self.side(lane).eof;
-        if self.side(lane).input.is_empty() && !eof {
-            return Ok(false);
-        }
-        self.tick(lane)?;
-        match self.side(lane).input.pop_front() {
-            Some((chunk, _)) => self.feed(lane, Fed::Body, Event::Body { chunk, held })?,
-            None => self.feed(lane, Fed::Unasked, Event::PeerGone)?,
-        }
-        Ok(true)
-    }
-
-    fn pump_answer(&mut self, lane: Lane) -> Result<bool, Stop> {
-        let Some(ask) = self.side(lane).ask.take() else { return Ok(false) };
-        if self.wants_dialogue(lane, &ask) {
-            self.side(lane).ask = Some(ask);
-            return Ok(false);
-        }
-        if let Err(stop) = self.tick(lane) {
-            self.side(lane).ask = Some(ask);
-            return Err(stop);
-        }
-        self.answer(lane, ask)
-    }
-
-    /// Whether a dialogue has to say what comes of it.
-    fn wants_dialogue(&mut self, lane: Lane, ask: &Effect) -> bool {
-        match ask {
-            Effect::Connect(..) => true,
-            Effect::SendBody(_) => self.side(lane).hop.as_ref().is_none_or(|hop| hop.inbox.is_empty()),
-            Effect::Hear => {
-                let hop = self.side(lane).hop.as_ref();
-                !hop.is_some_and(|hop| hop.closed || !matches!(NextHopReply::parse(&hop.inbox), Ok(None)))
-            }
-            Effect::Reserve => self.memory == Memory::Full,
-            Effect::Find(_) | Effect::Quota(_) => {
-                matches!(self.store.fault, crate::dialogue::Fault::Hangs | crate::dialogue::Fault::Mute)
-            }
-            _ => false,
-        }
-    }
-
-    /// Answers from the models. False: no answer will come.
-    pub(crate) fn answer(&mut self, lane: Lane, ask: Effect) -> Result<bool, Stop> {
-        let now = self.unix();
-        let event = match &ask {
-            Effect::Find(keys) => self.store.find(keys, now).map(Event::Found),
-            Effect::Quota(tag) => self.store.quota(*tag, now).map(Event::Quota),
-            Effect::Claim(requests) => {
-                let answer = self.store.claim(requests, now);
-                if let Some(Ok(claimed)) = &answer {
-                    let answers: Vec<_> = claimed.iter().map(|claimed| claimed.answer).collect();
-                    self.log(lane, format!("the store says {answers:?}"));
-                    self.sides[lane as usize].watch.claimed(claimed, &mut self.truth);
-                }
-                answer.map(Event::Claimed)
-            }
-            Effect::Settle(settlements) => self.settle(settlements).then_some(Event::Settled),
-            Effect::Reserve => {
-                self.side(lane).watch.reserved();
-                let early = !self.side(lane).input.is_empty();
-                Some(Event::Reserved { granted: true, early })
-            }
-            Effect::Hear => Some(Event::Heard(self.hear(lane))),
-            Effect::SendBody(_) => {
-                // What a next hop says before anything was written is no answer to it: `outside` does not send.
-                self.body_broke(lane, false, vec![])?;
-                return Ok(true);
-            }
-            _ => None,
-        };
-        match event {
-            Some(event) => {
-                self.feed(lane, Fed::Answer, event)?;
-                Ok(true)
-            }
-            None => {
-                self.side(lane).ask = Some(ask);
-                Ok(false)
-            }
-        }
-    }
-
-    fn settle(&mut self, settlements: &[(RowKey, Attempt, Outcome)]) -> bool {
-        let durable = self.store.settle(settlements, self.unix());
-        durable && self.store.fault == crate::dialogue::Fault::Up
-    }
-
-    /// What the next hop says next; it said something, or closed.
-    fn hear(&mut self, lane: Lane) -> Heard {
-        let Side { hop: Some(hop), watch, .. } = &mut self.sides[lane as usize] else { return Heard::Lost };
-        match NextHopReply::parse(&hop.inbox) {
-            Ok(Some((reply, taken))) => {
-                hop.inbox.drain(..taken);
-                if hop.owed.pop_front() == Some("dot") {
-                    watch.judged(reply.code(), &mut self.truth);
-                }
-                Heard::Reply(reply)
-            }
-            Ok(None) => Heard::Lost,
-            Err(nonsense) => Heard::Nonsense(nonsense),
-        }
-    }
-
-    // === The next hop's side.
-
-    pub(crate) fn hop_connects(&mut self, lane: Lane, offers: &[String], anew: bool) -> Result<(), Stop> {
-        let Some(Effect::Connect(_, freshness)) = &self.side(lane).ask else {
-            return Err("no connection to the next hop is wanted".into());
-        };
-        if anew && *freshness != Freshness::New {
-            return Err("a pooled connection would do, and a new one was expected".into());
-        }
-        self.tick(lane)?;
-        self.answer_connect(lane, Ok(offers.to_vec()))
-    }
-
-    /// A connection with these offers, or none.
-    pub(crate) fn answer_connect(
-        &mut self,
-        lane: Lane,
-        answer: Result<Vec<String>, ConnectError>,
-    ) -> Result<(), Stop> {
-        let answer = match answer {
-            Ok(offers) => {
-                let offered = capabilities(&offers)?;
-                let side = self.side(lane);
-                (side.hop, side.left) = (Some(Hop::default()), None);
-                side.watch.connected();
-                Ok(Connected { offered, reused: false })
-            }
-            Err(error) => Err(error),
-        };
-        self.feed(lane, Fed::Answer, Event::Connected(answer))
-    }
-
-    pub(crate) fn hop_fails(&mut self, lane: Lane, why: ConnectError) -> Result<(), Stop> {
-        let Some(Effect::Connect(..)) = &self.side(lane).ask else {
-            return Err("no connection to the next hop is wanted".into());
-        };
-        self.tick(lane)?;
-        self.answer_connect(lane, Err(why))
-    }
-
-    /// Whether a message is about to go out.
-    pub(crate) fn takes_body(&mut self, lane: Lane) -> bool {
-        matches!(self.side(lane).ask, Some(Effect::SendBody(_)))
-    }
-
-    /// The message goes out, whole, if one is about to.
-    pub(crate) fn body_goes_out(&mut self, lane: Lane) -> Result<(), Stop> {
-        if !self.takes_body(lane) {
-            return Ok(());
-        }
-        self.tick(lane)?;
-        let Some(Effect::SendBody(outgoing)) = self.side(lane).ask.take() else { return Ok(()) };
-        let side = &mut self.sides[lane as usize];
-        side.said.extend_from_slice(outgoing.prefix());
-        outgoing.segments().iter().for_each(|segment| side.said.extend_from_slice(segment));
-        side.hop.iter_mut().for_each(|hop| hop.owed.push_back("dot"));
-        side.watch.dot_may_have_left(&mut self.truth);
-        self.feed(lane, Fed::Answer, Event::BodySent(Ok(())))
-    }
-
-    /// The message breaks off. `saying` is what the next hop wrote before.
-    pub(crate) fn body_broke(&mut self, lane: Lane, at_dot: bool, saying: Vec<u8>) -> Result<(), Stop> {
-        let side = &mut self.sides[lane as usize];
-        let mut inbox = side.hop.as_ref().map(|hop| hop.inbox.clone()).unwrap_or_default();
-        inbox.extend(saying);
-        if at_dot {
-            side.watch.dot_may_have_left(&mut self.truth);
-        }
-        let pending = match NextHopReply::parse(&inbox) {
-            Ok(Some((reply, _))) => {
-                if at_dot {
-                    side.watch.judged(reply.code(), &mut self.truth);
-                }
-                Some(Heard::Reply(reply))
-            }
-            Ok(None) => None,
-            Err(nonsense) => Some(Heard::Nonsense(nonsense)),
-        };
-        side.hop.iter_mut().for_each(|hop| hop.closed = true);
-        let failed = BodyFailed { dot_may_have_left: at_dot, pending };
-        self.feed(lane, Fed::Answer, Event::BodySent(Err(failed)))
-    }
-}
-
-/// Offers as the machine sees them.
-fn capabilities(offers: &[String]) -> Result<Capabilities, String> {
-    let mut lines: Vec<&str> = vec!["hop.test"];
-    lines.extend(offers.iter().map(String::as_str));
-    let last = lines.len() - 1;
-    let wire: String = lines
-        .iter()
-        .enumerate()
-        .map(|(at, line)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' }))
-        .collect();
-    match NextHopReply::parse(wire.as_bytes()) {
-        Ok(Some((reply, _))) => Ok(Capabilities::of(&reply)),
-        Ok(None) => Err("no EHLO reply".into()),
-        Err(nonsense) => Err(nonsense_text(nonsense)),
-    }
-}
-
-fn nonsense_text(nonsense: Nonsense) -> String {
-    format!("these offers are no EHLO reply: {nonsense}")
-}
-
-fn short(event: &Event<'_>) -> String {
-    match event {
-        Event::Line { text, more, fresh } => format!("Line {:?} more={more} fresh={fresh}", show(text)),
-        Event::Body { chunk, held } => format!("Body of {} octets, held={held}", chunk.len()),
-        Event::Found(Ok(Some(found))) => format!("Found {:?}", found.ledger),
-        other => format!("{other:?}"),
-    }
-}
-
-fn short_effect(effect: &Effect) -> String {
-    match effect {
-        Effect::Reply(reply) => format!("Reply {reply}"),
-        Effect::Say(commands) => format!("Say {}", show(commands)),
-        Effect::Find(_) => "Find".into(),
-        Effect::Claim(requests) => {
-            let prints: Vec<&Fingerprint> = requests.iter().map(|request| &request.fingerprint).collect();
-            format!(
-                "Claim {} recipients, {:02x?}",
-                requests.len(),
-                prints.iter().map(|p| p.0[0]).collect::<Vec<_>>()
-            )
-        }
-        Effect::SendBody(outgoing) => format!("SendBody, prefix {}", show(outgoing.prefix())),
-        Effect::Report(summary) => format!("Report {} {:?}", summary.ending.as_str(), summary.status),
-        other => format!("{other:?}"),
     }
 }

@@ -6,7 +6,9 @@ use tokio::time::{Instant, sleep};
 
 use super::wire::{Id, Wire};
 use super::{Factory, PATIENCE, Setup, Subject};
-use crate::dialogue::{Action, Count, Dialogue, Fault, HopConnects, HopFailure, HopLeft, Lane, SENDER, Step};
+use crate::dialogue::{
+    Action, Count, Dialogue, Fault, HopConnects, HopFailure, HopLeft, Lane, SENDER, Step, ehlo_reply,
+};
 use crate::machine::Failed;
 use crate::text::{matches, message_of, prefix_fault, show};
 
@@ -193,7 +195,11 @@ impl<S: Subject> Player<S> {
 
     async fn hears(&mut self, lane: Lane, pattern: &str) -> Result<(), String> {
         let line = self.reply_line(lane).await.map_err(|why| format!("{why}; expected {pattern:?}"))?;
-        if matches(pattern, &line) { Ok(()) } else { Err(format!("the sender hears {line:?}, not {pattern:?}")) }
+        if matches(pattern, &line) {
+            Ok(())
+        } else {
+            Err(format!("the sender hears {line:?}, not {pattern:?}"))
+        }
     }
 
     async fn closed(&mut self, lane: Lane) -> Result<(), String> {
@@ -305,14 +311,7 @@ impl<S: Subject> Player<S> {
         if !hello.starts_with("EHLO ") {
             return Err(format!("the next hop hears {hello:?}, not EHLO"));
         }
-        let lines: Vec<&str> = std::iter::once("hop.test").chain(how.offers.iter().map(String::as_str)).collect();
-        let last = lines.len() - 1;
-        let reply: String = lines
-            .iter()
-            .enumerate()
-            .map(|(at, line)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' }))
-            .collect();
-        self.wire.write(id, reply.as_bytes()).await;
+        self.wire.write(id, ehlo_reply(&how.offers).as_bytes()).await;
         self.wire.connections.entry(id).and_modify(|connection| connection.greeted = true);
         Ok(())
     }
@@ -360,7 +359,11 @@ impl<S: Subject> Player<S> {
                 return Err(format!("the next hop is told {to}, whom nobody stored"));
             }
         }
-        if matches(pattern, &line) { Ok(()) } else { Err(format!("the next hop hears {line:?}, not {pattern:?}")) }
+        if matches(pattern, &line) {
+            Ok(())
+        } else {
+            Err(format!("the next hop hears {line:?}, not {pattern:?}"))
+        }
     }
 
     async fn hop_hears_message(&mut self, lane: Lane) -> Result<(), String> {
@@ -372,7 +375,11 @@ impl<S: Subject> Player<S> {
             if let Some(all) = message_of(&connection.inbox).map(<[u8]>::to_vec) {
                 connection.inbox.drain(..all.len());
                 let Some(prefix) = all.strip_suffix(message) else {
-                    return Err(format!("the next hop hears {}, which does not end as {}", show(&all), show(message)));
+                    return Err(format!(
+                        "the next hop hears {}, which does not end as {}",
+                        show(&all),
+                        show(message)
+                    ));
                 };
                 return prefix_fault(prefix).map_or(Ok(()), Err);
             }
@@ -390,7 +397,8 @@ impl<S: Subject> Player<S> {
                 return Err("the next hop's connection stays open".into());
             }
         }
-        let said = self.wire.connections.get(&id).map(|connection| connection.inbox.clone()).unwrap_or_default();
+        let said =
+            self.wire.connections.get(&id).map(|connection| connection.inbox.clone()).unwrap_or_default();
         if said.ends_with(b".\r\n") {
             return Err(format!("the connection was closed with a dot: {}", show(&said)));
         }

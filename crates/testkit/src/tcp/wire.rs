@@ -80,7 +80,8 @@ impl Wire {
         self.next += 1;
         let (reader, writer) = stream.into_split();
         let reading = tokio::spawn(read(id, reader, self.tell.clone()));
-        let connection = Connection { writer, reading, inbox: vec![], ended: false, accepted, greeted: false };
+        let connection =
+            Connection { writer, reading, inbox: vec![], ended: false, accepted, greeted: false };
         self.connections.insert(id, connection);
         id
     }
