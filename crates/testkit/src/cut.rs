@@ -2,7 +2,8 @@
 //! whatever was begun ends as promised.
 //!
 //! After a cut nobody follows the dialogue any longer: the sender finishes or is gone, the next hop accepts
-//! everything or is gone. What must hold is in `machine::contract`, and at the end the store must tell the truth.
+//! everything or is gone. Then the sender comes again and says all that it had said, and everything works. What must
+//! hold is in `machine::contract`, and at the end the store must tell the truth.
 
 use std::time::Instant;
 
@@ -39,10 +40,12 @@ pub enum Cut {
     StoreDown,
     /// The store does what it is told and does not answer.
     StoreMute,
+    /// We die, and start again.
+    Crash,
 }
 
 /// All that can go wrong.
-pub const CUTS: [Cut; 10] = [
+pub const CUTS: [Cut; 11] = [
     Cut::SenderGone,
     Cut::SenderSeenGone,
     Cut::HopLost,
@@ -53,6 +56,7 @@ pub const CUTS: [Cut; 10] = [
     Cut::Deadline,
     Cut::StoreDown,
     Cut::StoreMute,
+    Cut::Crash,
 ];
 
 /// Cuts a dialogue at every event in every way; says how many cuts were made.
@@ -110,12 +114,28 @@ impl World {
             Cut::HopRefuses => HopThen::Says("550 5.7.1 no"),
             _ => HopThen::Accepts,
         };
+        let writes = self.side(lane).writes.clone();
         let applies = self.apply(lane, cut)?;
         self.finish(then)?;
         self.store.fault = Fault::Up;
         self.store.flush(self.unix());
         self.truth.check(&self.store, self.unix())?;
+        if applies {
+            self.retry(lane, writes)?;
+        }
         Ok(applies)
+    }
+
+    /// The sender comes again, and nothing stands in its way.
+    fn retry(&mut self, lane: Lane, writes: Vec<Vec<u8>>) -> Result<(), Stop> {
+        self.transcript.push("=== retry".into());
+        self.open(lane, b"")?;
+        for write in writes {
+            self.write(lane, &write);
+            self.rest(HopThen::Accepts)?;
+        }
+        self.finish(HopThen::Accepts)?;
+        Ok(self.truth.check(&self.store, self.unix())?)
     }
 
     fn apply(&mut self, lane: Lane, cut: Cut) -> Result<bool, Stop> {
@@ -155,6 +175,10 @@ impl World {
                 self.store.fault = Fault::Mute;
                 Ok(true)
             }
+            Cut::Crash => {
+                self.crash();
+                Ok(true)
+            }
         }
     }
 
@@ -179,9 +203,10 @@ impl World {
     /// Everybody brings to its end what is begun.
     fn finish(&mut self, then: HopThen) -> Result<(), Stop> {
         for _ in 0..MOST_STEPS {
+            self.rest(then)?;
             let mut moved = false;
             for lane in [Lane::First, Lane::Second] {
-                moved |= self.finish_one(lane, then)?;
+                moved |= self.say_goodbye(lane);
             }
             if !moved {
                 return Ok(());
@@ -190,21 +215,36 @@ impl World {
         Err("the session does not end".into())
     }
 
-    fn finish_one(&mut self, lane: Lane, then: HopThen) -> Result<bool, Stop> {
-        let awaits = self.side(lane).session.as_ref().map(tempalias_relay::Session::awaits);
-        match awaits {
-            None | Some(Awaits::Nothing) => return Ok(false),
-            Some(Awaits::Answer) => return self.finish_answer(lane, then),
-            Some(Awaits::Line | Awaits::Body) => {}
+    /// Until there is nothing more to be read or answered.
+    fn rest(&mut self, then: HopThen) -> Result<(), Stop> {
+        for _ in 0..MOST_STEPS {
+            let mut moved = false;
+            for lane in [Lane::First, Lane::Second] {
+                moved |= match self.awaits(lane) {
+                    Some(Awaits::Line | Awaits::Body) => self.pump_lane(lane)?,
+                    Some(Awaits::Answer) => self.finish_answer(lane, then)?,
+                    None | Some(Awaits::Nothing) => false,
+                };
+            }
+            if !moved {
+                return Ok(());
+            }
         }
-        let events = self.events;
-        self.pump_lane(lane)?;
-        if self.events == events {
-            // Nothing was there to be read.
-            let end: &[u8] = if awaits == Some(Awaits::Body) { b"\r\n.\r\n" } else { b"\r\nQUIT\r\n" };
-            self.write(lane, end);
+        Err("the session does not come to rest".into())
+    }
+
+    fn awaits(&mut self, lane: Lane) -> Option<Awaits> {
+        self.side(lane).session.as_ref().map(tempalias_relay::Session::awaits)
+    }
+
+    /// The sender of an open session ends its message, and the session.
+    fn say_goodbye(&mut self, lane: Lane) -> bool {
+        match self.awaits(lane) {
+            Some(Awaits::Body) => self.write(lane, b"\r\n.\r\n"),
+            Some(Awaits::Line) => self.write(lane, b"\r\nQUIT\r\n"),
+            _ => return false,
         }
-        Ok(true)
+        true
     }
 
     fn finish_answer(&mut self, lane: Lane, then: HopThen) -> Result<bool, Stop> {

@@ -1,7 +1,7 @@
 //! What must hold at every step of every session, whatever happens: the contract between session and driver, and
 //! the promises that can be seen from outside.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, RowKey, UnixTime};
 use tempalias_relay::{Awaits, Claimed, Effect, Session};
@@ -55,16 +55,16 @@ pub(crate) struct Truth {
 }
 
 /// A message, and which of its grants it was sent under.
-type Sent = (Fingerprint, u32);
+type Sent = ([u8; 16], u32);
 
 #[derive(Debug, Default)]
 struct RowTruth {
     /// How often each message was granted a use: once acknowledged, the same message is a new one.
     granted: BTreeMap<[u8; 16], u32>,
-    /// Messages that may have arrived, each with its grant.
-    possible: HashSet<Sent>,
+    /// Messages that may have arrived, and by how many attempts.
+    possible: BTreeMap<Sent, u32>,
     /// Messages that the next hop said it has.
-    sure: HashSet<Sent>,
+    sure: BTreeSet<Sent>,
     /// An owner gave held uses back: that may deliver more than N, as the page says.
     freed: bool,
 }
@@ -242,7 +242,7 @@ impl Watch {
         self.dot = Dot::Possible;
         for (row, message) in self.messages() {
             let row = truth.row(row);
-            row.possible.insert(row.sent(message));
+            *row.possible.entry(row.sent(message)).or_default() += 1;
         }
     }
 
@@ -258,6 +258,9 @@ impl Watch {
             }
             4 | 5 => {
                 self.dot = Dot::Refused;
+                for (row, message) in self.messages() {
+                    truth.row(row).refused(message);
+                }
             }
             _ => {}
         }
@@ -280,7 +283,16 @@ impl Watch {
 
 impl RowTruth {
     fn sent(&self, message: Fingerprint) -> Sent {
-        (message, self.granted.get(&message.0).copied().unwrap_or(0))
+        (message.0, self.granted.get(&message.0).copied().unwrap_or(0))
+    }
+
+    /// This attempt has not arrived; an earlier one may have.
+    fn refused(&mut self, message: Fingerprint) {
+        let sent = self.sent(message);
+        if let Some(attempts) = self.possible.get_mut(&sent) {
+            *attempts -= 1;
+        }
+        self.possible.retain(|_, attempts| *attempts > 0);
     }
 }
 
@@ -309,7 +321,7 @@ impl Truth {
             check(truth.sure.len() <= used, "a delivery that was not counted")?;
             let held = ledger.kept.iter().filter(|kept| now < kept.until);
             let held = held.map(|kept| truth.sent(kept.fingerprint));
-            let accounted = truth.possible.iter().copied().chain(held).collect::<HashSet<_>>().len();
+            let accounted = truth.possible.keys().copied().chain(held).collect::<BTreeSet<_>>().len();
             check(
                 used <= accounted,
                 &format!("{used} uses counted, {accounted} accounted for: one was burnt"),

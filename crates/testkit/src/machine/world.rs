@@ -74,6 +74,8 @@ pub(crate) struct Side {
     pub(crate) left: Option<After>,
     /// What the sender wrote since the last 354.
     pub(crate) message: Vec<u8>,
+    /// All its writes, for a retry.
+    pub(crate) writes: Vec<Vec<u8>>,
 }
 
 pub(crate) struct World {
@@ -230,6 +232,7 @@ impl World {
         let side = self.side(lane);
         side.input.push_back((Bytes::copy_from_slice(octets), side.replies));
         side.message.extend_from_slice(octets);
+        side.writes.push(octets.to_vec());
     }
 
     /// kill -9, and a new start.
