@@ -44,6 +44,8 @@ pub struct ClaimRequest {
     pub sender: SenderTag,
     /// Who asks; asking again under the same attempt gets the same answer.
     pub attempt: Attempt,
+    /// Whether the alias had a limit on messages when RCPT looked. Only tells a store where to look first.
+    pub was_counted: bool,
 }
 
 /// Where a kept claim stands.

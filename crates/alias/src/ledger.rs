@@ -52,6 +52,12 @@ impl Ledger {
         }
     }
 
+    /// Whether it is over for ever by its own limits, paused or not: nothing brings it back.
+    pub fn has_ended(&self, now: UnixTime) -> bool {
+        let is_past = self.limits.valid_until.is_some_and(|until| now >= until);
+        self.state == State::Removed || is_past || (!self.has_free_use() && self.held(now) == 0)
+    }
+
     /// Whether one more use could be granted.
     pub(crate) fn has_free_use(&self) -> bool {
         self.limits.max_usage.is_none_or(|max| self.used < max.get())

@@ -116,6 +116,7 @@ impl World {
         let request = ClaimRequest {
             row: RowKey([0; 16]),
             fingerprint: fingerprint(task.message),
+            was_counted: true,
             identified: true,
             sender: SenderTag([task.message; 8]),
             attempt: task.attempt,

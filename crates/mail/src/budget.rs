@@ -59,7 +59,7 @@ impl Budget {
         let Ok(Ok(more)) = timeout(CHUNK_WAIT, self.units.clone().acquire_many_owned(units)).await else {
             return false;
         };
-        share.spare += u64::from(units) * UNIT - octets;
+        share.spare = share.spare + u64::from(units) * UNIT - octets;
         match &mut share.permit {
             Some(permit) => permit.merge(more),
             none => *none = Some(more),
@@ -86,6 +86,15 @@ mod tests {
         drop(first);
         assert_eq!(budget.used(), 0);
         assert!(timeout(Duration::from_secs(60), budget.begin()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_granted_in_advance_counts() {
+        let budget = Budget::new(256 * 1024);
+        let mut share = budget.begin().await;
+        assert!(budget.grow(&mut share, 40_000).await);
+        assert!(budget.grow(&mut share, 60_000).await);
+        assert_eq!(budget.used(), 98 * 1024);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Telling the store how attempts ended, until it has heard.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tempalias_alias::{Attempt, Outcome, RowKey};
@@ -20,14 +22,16 @@ const TRIES: u32 = 120;
 #[derive(Debug)]
 pub(crate) struct Outstanding {
     shared: Arc<Shared>,
+    /// Handed on to what goes on in the background, so that the end of the program waits for it.
+    running: Running,
     attempts: Vec<(RowKey, Attempt)>,
     /// The last settling, for what must come after it.
     last: Option<JoinHandle<()>>,
 }
 
 impl Outstanding {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, attempts: vec![], last: None }
+    pub(crate) fn new(shared: Arc<Shared>, running: Running) -> Self {
+        Self { shared, running, attempts: vec![], last: None }
     }
 
     /// Claims were asked for.
@@ -35,10 +39,11 @@ impl Outstanding {
         self.attempts.extend(attempts);
     }
 
-    /// Settles, in the background, for as long as it takes.
-    pub(crate) fn settle(&mut self, settlements: Vec<Settlement>) {
+    /// Settles, in the background, for as long as it takes. When this returns the store has been told, so that
+    /// whatever is asked of it from now on is answered behind it.
+    pub(crate) async fn settle(&mut self, settlements: Vec<Settlement>) {
         self.attempts.clear();
-        self.last = Some(tokio::spawn(settle(self.shared.clone(), self.shared.running(), settlements)));
+        self.last = in_background(settle(self.shared.clone(), self.running.clone(), settlements)).await;
     }
 
     /// Waits until the last settling is done. May be dropped: it goes on.
@@ -49,18 +54,23 @@ impl Outstanding {
         }
     }
 
-    /// Forgets delivered claims, after they were settled.
-    pub(crate) fn acknowledge(&mut self, delivered: Vec<(RowKey, Attempt)>) {
-        let (shared, running, last) = (self.shared.clone(), self.shared.running(), self.last.take());
-        self.last = Some(tokio::spawn(async move {
-            if let Some(last) = last {
-                drop(last.await);
-            }
+    /// Forgets delivered claims: behind their settling, since the store was told of that first.
+    pub(crate) async fn acknowledge(&mut self, delivered: Vec<(RowKey, Attempt)>) {
+        let (shared, running) = (self.shared.clone(), self.running.clone());
+        let acknowledging = async move {
             // A lost acknowledgement only keeps the claim until its retention is over.
             drop(shared.parts.store.acknowledge(delivered).await);
             drop(running);
-        }));
+        };
+        drop(in_background(acknowledging).await);
     }
+}
+
+/// Begins `work` here and now, and lets it go on in the background if it has to wait.
+async fn in_background(work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
+    let mut work = Box::pin(work);
+    let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    begun.is_pending().then(|| tokio::spawn(work))
 }
 
 impl Drop for Outstanding {
@@ -71,7 +81,7 @@ impl Drop for Outstanding {
         let lost = |(row, attempt)| Settlement { row, attempt, outcome: Outcome::Lost };
         let settlements = self.attempts.drain(..).map(lost).collect();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(settle(self.shared.clone(), self.shared.running(), settlements));
+            runtime.spawn(settle(self.shared.clone(), self.running.clone(), settlements));
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, address: IpAddr,
     let peer = Peer { address, session: number, smarthost_size };
     let mut session = Session::new(shared.parts.policy.clone(), peer, now(&shared));
     let mut driver = Driver {
-        claims: Outstanding::new(shared.clone()),
+        claims: Outstanding::new(shared.clone(), running.clone()),
         shared,
         stream,
         inbox: Inbox::default(),
@@ -115,9 +115,9 @@ impl Driver {
                 Effect::Unread(octets) => self.inbox.put_back(&octets),
                 Effect::SettleLater(settlements) => {
                     self.tells_delivery = true;
-                    self.claims.settle(settlements.into_iter().map(translate::settlement).collect());
+                    self.claims.settle(settlements.into_iter().map(translate::settlement).collect()).await;
                 }
-                Effect::Acknowledge(delivered) => self.claims.acknowledge(delivered),
+                Effect::Acknowledge(delivered) => self.claims.acknowledge(delivered).await,
                 Effect::Report(summary) => report::mail(&summary, self.shared.parts.log_addresses),
                 Effect::Refused(status) => report::refused(status),
                 Effect::Close => {
@@ -167,7 +167,7 @@ impl Driver {
                 Event::Claimed(answers.map_err(|error| translate::store_down(&error)))
             }
             Effect::Settle(settlements) => {
-                self.claims.settle(settlements.into_iter().map(translate::settlement).collect());
+                self.claims.settle(settlements.into_iter().map(translate::settlement).collect()).await;
                 self.claims.settled().await;
                 Event::Settled
             }

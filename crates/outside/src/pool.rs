@@ -67,7 +67,7 @@ impl Default for PoolLimits {
 /// In which state a connection is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// The reply to the final dot was read: the transaction is over by itself (RFC 5321 §4.1.4).
+    /// The reply to the final dot was read: the transaction is over by itself (RFC 5321 §4.1.1.4).
     FinalReply,
     /// A transaction is open, and every command in it was answered: it is undone first.
     NeedsReset,

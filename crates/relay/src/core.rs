@@ -6,9 +6,9 @@ use std::time::Instant;
 use tempalias_alias::{Attempt, ClientNetwork, RowKey};
 use tempalias_smtp::HelloName;
 
+use crate::Policy;
 use crate::event::Moment;
 use crate::session::Peer;
-use crate::Policy;
 
 /// Syntax errors and the like in one session after which it is over.
 const MAX_MISTAKES: u32 = 20;

@@ -144,6 +144,7 @@ impl Mail {
                 identified: identity.identified,
                 sender: alias.sender,
                 attempt: core.next_attempt(),
+                was_counted: alias.was_counted,
             })
             .collect()
     }
@@ -225,8 +226,11 @@ impl Cleared {
         let Some(upstream) = &self.mail.transaction.upstream else {
             return self.dial(Freshness::Any, core, out);
         };
-        if upstream.named.iter().any(|named| !wanted.contains(named)) {
-            // It names somebody who has the message already: begin again without them.
+        let names_others = upstream.named.iter().any(|named| !wanted.contains(named));
+        let said_too_little =
+            upstream.said.is_some_and(|said| said != self.mail.transaction.parameters_with(None));
+        if names_others || said_too_little {
+            // Somebody has the message already, or cannot be named in this transaction: begin again.
             self.mail.transaction.release(out);
             return self.dial(Freshness::Any, core, out);
         }
@@ -249,7 +253,8 @@ impl Cleared {
         else {
             return self.fail(Refusal::UnknownAlias, Outcome::Unsent, core, out);
         };
-        let mail = (!upstream.mail_said).then_some((&transaction.sender, &transaction.parameters));
+        let parameters = transaction.parameters_with(None);
+        let mail = upstream.said.is_none().then_some((&transaction.sender, &parameters));
         let mut envelope = Envelope::new(&upstream.offered, mail, targets.into_iter());
         if let EnvelopeStep::Say(bytes) = envelope.start() {
             out.push(Effect::Say(bytes));
@@ -369,7 +374,7 @@ impl Redialling {
         match event {
             Event::Connected(Ok(Connected { offered, .. })) => {
                 cleared.mail.transaction.upstream = Some(Upstream::new(*offered));
-                if let Err(refusal) = cleared.mail.transaction.suits(offered) {
+                if let Err(refusal) = cleared.mail.transaction.suits(offered, None) {
                     return cleared.fail(refusal, Outcome::Refused, core, out);
                 }
                 let wanted = cleared.parts.iter().map(|part| part.recipient).collect();
@@ -416,8 +421,9 @@ impl Renaming {
             EnvelopeStep::Nonsense => return self.cleared.break_off(Refusal::Nonsense, core, out),
         };
         let Self { mut cleared, named, .. } = *self;
+        let parameters = cleared.mail.transaction.parameters_with(None);
         if let Some(upstream) = &mut cleared.mail.transaction.upstream {
-            upstream.mail_said = true;
+            upstream.said.get_or_insert(parameters);
             upstream.named.extend(named);
         }
         match outcome.refusal() {
@@ -446,7 +452,9 @@ impl Opening {
         };
         match (reply.code(), reply.refusal()) {
             (354, _) => {
-                let outgoing = Outgoing::new(&cleared.permits, prefix, cleared.mail.body.clone());
+                let told =
+                    cleared.mail.transaction.upstream.as_ref().map_or(0, |upstream| upstream.named.len());
+                let outgoing = Outgoing::new(&cleared.permits, told, prefix, cleared.mail.body.clone());
                 let Some(outgoing) = outgoing else {
                     return cleared.break_off(Refusal::UnknownAlias, core, out);
                 };

@@ -83,9 +83,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// `permits` are those of all its recipients: the proof that each may have it. None without any.
-    pub(crate) fn new(permits: &[Permit], prefix: Vec<u8>, body: Body) -> Option<Self> {
-        (!permits.is_empty()).then_some(Self { prefix, body })
+    /// `permits` are those of all the recipients that the next hop was told: the proof that each may have it. None
+    /// if one has no permit.
+    pub(crate) fn new(permits: &[Permit], told: usize, prefix: Vec<u8>, body: Body) -> Option<Self> {
+        (told > 0 && permits.len() == told).then_some(Self { prefix, body })
     }
 
     /// The header lines that we add.

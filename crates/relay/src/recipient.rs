@@ -191,7 +191,12 @@ impl Lookup {
         let recipient = Recipient {
             address: canonical(&id, &address),
             target: target.clone(),
-            alias: Some(AliasRow { id, row: found.row, sender }),
+            alias: Some(AliasRow {
+                id,
+                row: found.row,
+                sender,
+                was_counted: found.ledger.limits.max_usage.is_some(),
+            }),
         };
         route(transaction, recipient, target, expected, core, out)
     }
@@ -255,7 +260,7 @@ impl Dialling {
         match event {
             Event::Connected(Ok(Connected { offered, .. })) => {
                 let upstream = Upstream::new(*offered);
-                if let Err(refusal) = transaction.suits(offered) {
+                if let Err(refusal) = transaction.suits(offered, Some(&candidate.target)) {
                     transaction.upstream = Some(upstream);
                     transaction.release(out);
                     return refuse(transaction, refusal, core, out);
@@ -282,11 +287,13 @@ fn name(
     out: &mut Effects,
 ) -> State {
     // RFC 9422 §4: the next hop's own limit.
-    if upstream.offered.rcpt_max.is_some_and(|max| upstream.named.len() >= max) {
+    let is_full = upstream.offered.rcpt_max.is_some_and(|max| upstream.named.len() >= max);
+    if is_full || !upstream.can_name(&candidate.target) {
         transaction.upstream = Some(upstream);
         return refuse(transaction, Refusal::SeparateTransaction, core, out);
     }
-    let mail = (!upstream.mail_said).then_some((&transaction.sender, &transaction.parameters));
+    let parameters = transaction.parameters_with(Some(&candidate.target));
+    let mail = upstream.said.is_none().then_some((&transaction.sender, &parameters));
     let mut envelope = Envelope::new(&upstream.offered, mail, std::iter::once(&candidate.target));
     if let EnvelopeStep::Say(bytes) = envelope.start() {
         out.push(Effect::Say(bytes));
@@ -336,7 +343,7 @@ impl Naming {
             out.push(Effect::Release(crate::After::OpenTransaction));
             return refuse(transaction, Refusal::NextHop(class, detail), core, out);
         }
-        upstream.mail_said = true;
+        upstream.said.get_or_insert(transaction.parameters_with(Some(&candidate.target)));
         if let Some((class, detail)) = outcome.refusal() {
             transaction.upstream = Some(upstream);
             return refuse(transaction, Refusal::NextHop(class, detail), core, out);

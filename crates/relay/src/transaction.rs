@@ -39,14 +39,16 @@ pub(crate) struct AliasRow {
     pub(crate) id: AliasId,
     pub(crate) row: RowKey,
     pub(crate) sender: SenderTag,
+    /// Whether it had a limit on messages at RCPT.
+    pub(crate) was_counted: bool,
 }
 
 /// An open connection to the next hop.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) offered: Capabilities,
-    /// Whether MAIL was accepted on it.
-    pub(crate) mail_said: bool,
+    /// What MAIL said on it, once that was accepted.
+    pub(crate) said: Option<MailParameters>,
     /// Which of the transaction's recipients it accepted.
     pub(crate) named: Vec<usize>,
 }
@@ -69,7 +71,7 @@ impl Transaction {
     /// Gives the next hop's connection back.
     pub(crate) fn release(&mut self, out: &mut Effects) {
         if let Some(upstream) = self.upstream.take() {
-            let after = if upstream.mail_said { After::OpenTransaction } else { After::FinalReply };
+            let after = if upstream.said.is_some() { After::OpenTransaction } else { After::FinalReply };
             out.push(Effect::Release(after));
         }
     }
@@ -81,9 +83,17 @@ impl Transaction {
         }
     }
 
-    /// Whether the next hop can take this mail as far as its offers tell.
-    pub(crate) fn suits(&self, offered: &Capabilities) -> Result<(), Refusal> {
-        if self.parameters.smtputf8 && !offered.smtputf8 {
+    /// What MAIL says to the next hop for its recipients and one `more`: any message may travel with SMTPUTF8, and
+    /// some targets can only be named with it (RFC 6531 §3.4).
+    pub(crate) fn parameters_with(&self, more: Option<&Mailbox>) -> MailParameters {
+        let mut targets = self.recipients.iter().filter_map(|to| to.target.as_ref()).chain(more);
+        let smtputf8 = self.parameters.smtputf8 || targets.any(Mailbox::needs_smtputf8);
+        MailParameters { smtputf8, ..self.parameters }
+    }
+
+    /// Whether the next hop can take this mail, for one `more` recipient too, as far as its offers tell.
+    pub(crate) fn suits(&self, offered: &Capabilities, more: Option<&Mailbox>) -> Result<(), Refusal> {
+        if self.parameters_with(more).smtputf8 && !offered.smtputf8 {
             return Err(Refusal::NotUtf8); // RFC 6531 §3.5: never convert
         }
         if self.parameters.eight_bit && !offered.eight_bit {
@@ -98,7 +108,12 @@ impl Transaction {
 
 impl Upstream {
     pub(crate) fn new(offered: Capabilities) -> Self {
-        Self { offered, mail_said: false, named: vec![] }
+        Self { offered, said: None, named: vec![] }
+    }
+
+    /// Whether this target can still be named: its MAIL may have been said without what the target needs.
+    pub(crate) fn can_name(&self, target: &Mailbox) -> bool {
+        self.said.is_none_or(|said| said.smtputf8 || !target.needs_smtputf8())
     }
 }
 

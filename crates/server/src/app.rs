@@ -102,7 +102,6 @@ impl App {
             log_addresses: config.privacy.log_addresses,
         });
         let web_state = WebState::new(aliases.clone(), config.http.trusted_proxies.clone());
-        wiring::warn_if_open(config);
         let extra = axum::Router::new();
         Ok(Self { mail, aliases, store, smtp, web, health, admin, web_state, extra })
     }

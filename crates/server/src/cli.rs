@@ -205,7 +205,7 @@ fn dispatch(cli: Cli, environment: &Environment, printer: Printer) -> Result<(),
     match cli.command {
         None => print::text(&first_steps()),
         Some(Command::Demo { http, smtp }) => demo::run(crate::demo::Options { http, smtp }),
-        Some(Command::Serve) => serve::run(&path, environment, printer),
+        Some(Command::Serve) => serve::run(&path, environment),
         Some(Command::Config(command)) => check::run(command, &path, environment, printer),
         Some(Command::Key(KeyCommand::New { file })) => new_key(&file, printer),
         Some(Command::Alias(command)) => {

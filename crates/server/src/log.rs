@@ -1,13 +1,12 @@
 //! The log: to standard error, text on a terminal and JSON otherwise.
 //!
 //! Owns what a line may look like: whatever a sender put into a field, it stays inside its line (no line end, no
-//! terminal escape, no change of the writing direction passes). Owns how an address is shown. Never writes to a
+//! terminal escape, no change of the writing direction passes). Never writes to a
 //! file: that is for the service manager.
 
 use std::fmt;
 use std::io::IsTerminal as _;
 
-use tempalias_address::Mailbox;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer as _;
@@ -133,41 +132,6 @@ fn acts(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
 }
 
-/// How addresses are written into the log: `privacy.log_addresses`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Addresses {
-    /// Enough to tell two of them apart in one's own log, too little to know whose they are.
-    Masked,
-    /// Whole.
-    Whole,
-}
-
-impl Addresses {
-    /// What `privacy.log_addresses` means.
-    pub fn from_config(privacy: &crate::config::Privacy) -> Self {
-        if privacy.log_addresses { Self::Whole } else { Self::Masked }
-    }
-
-    /// The address, ready for a log line.
-    pub fn show(self, mailbox: &Mailbox) -> String {
-        match self {
-            Self::Whole => escaped(&mailbox.to_string()),
-            Self::Masked => masked(mailbox),
-        }
-    }
-}
-
-/// `h***@t***`: nothing of a short part, the first character of a longer one.
-pub fn masked(mailbox: &Mailbox) -> String {
-    let hint = |part: &str| -> String {
-        if part.chars().count() < 4 {
-            return "***".to_owned();
-        }
-        part.chars().take(1).filter(char::is_ascii_alphanumeric).chain("***".chars()).collect()
-    };
-    format!("{}@{}", hint(mailbox.local_part().as_str()), hint(mailbox.domain().as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -236,15 +200,5 @@ mod tests {
         assert!(debug.contains("ours") && debug.contains("cannot reach"), "{debug}");
         let warn = log(Level::Warn, Style::Text, || tracing::warn!(target: "tempalias", "the program's own"));
         assert!(warn.contains("the program's own"), "{warn}");
-    }
-
-    #[test]
-    fn an_address_is_masked_unless_the_operator_says_otherwise() {
-        let address: Mailbox = "hidden@target.example".parse().unwrap();
-        assert_eq!(Addresses::Masked.show(&address), "h***@t***");
-        assert_eq!(Addresses::Whole.show(&address), "hidden@target.example");
-        assert_eq!(masked(&"me@a.b".parse().unwrap()), "***@***");
-        let sneaky: Mailbox = "\u{202e}abcd@target.example".parse().unwrap();
-        assert!(!Addresses::Whole.show(&sneaky).contains('\u{202e}'));
     }
 }

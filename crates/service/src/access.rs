@@ -92,7 +92,7 @@ impl Aliases {
                 return Err(AccessError::NotAllowed);
             }
             // Who was told "no such user" is not made a liar: an alias that has ended stays so.
-            if matches!(Standing::of(&found.ledger, found.now), Standing::Expired | Standing::UsedUp) {
+            if found.ledger.has_ended(found.now) {
                 return Err(AccessError::Ended);
             }
             let limits = found.ledger.limits;

@@ -64,7 +64,7 @@ impl Default for DataReceiver {
 }
 
 impl DataReceiver {
-    /// Octets of the message so far, as RFC 1870 §2 counts them: without stuffed dots and without the final dot.
+    /// Octets of the message so far, as RFC 1870 §5 counts them: without stuffed dots and without the final dot.
     pub fn octets(&self) -> u64 {
         self.octets
     }

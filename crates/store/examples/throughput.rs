@@ -113,7 +113,14 @@ async fn claim_and_settle(store: &Store, number: u64) -> Result<(), StoreError> 
     let attempt = Attempt { owner: store.owner(), number };
     let fingerprint = Fingerprint(u128::from(number).to_le_bytes());
     let row = key(number.wrapping_mul(7919));
-    let request = ClaimRequest { row, fingerprint, identified: true, sender: SenderTag([1; 8]), attempt };
+    let request = ClaimRequest {
+        row,
+        fingerprint,
+        identified: true,
+        sender: SenderTag([1; 8]),
+        attempt,
+        was_counted: true,
+    };
     store.claim(vec![request]).await?;
     store.settle(vec![Settlement { row, attempt, outcome: Outcome::Delivered }]).await?;
     store.acknowledge(vec![(row, attempt)]).await

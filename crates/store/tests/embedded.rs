@@ -62,6 +62,8 @@ fn request(store: &Store, row: RowKey, message: u8) -> ClaimRequest {
         identified: true,
         sender: SenderTag([0; 8]),
         attempt: Attempt { owner: store.owner(), number: message.into() },
+        // Not said, as for an alias that got its limit after RCPT: the reader is asked first.
+        was_counted: false,
     }
 }
 

@@ -49,6 +49,7 @@ async fn held_alias(aliases: &Aliases, store: &Store) -> Result<(), Box<dyn std:
     let request = ClaimRequest {
         row: key.row_key(&made.id),
         fingerprint: Fingerprint([1; 16]),
+        was_counted: true,
         identified: true,
         sender: SenderTag([1; 8]),
         attempt: Attempt { owner: Owner { node: 9, boot: 9 }, number: 1 },

@@ -85,13 +85,3 @@ pub(super) fn dial_config(config: &Config, own: &[SocketAddr]) -> DialConfig {
         timeouts: Timeouts::default(),
     }
 }
-
-/// Anyone may make aliases for any address here, and strangers can reach it: that can be turned against others.
-pub(super) fn warn_if_open(config: &Config) {
-    let reachable = config.smtp.listen.iter().any(|address| !address.ip().is_loopback());
-    if reachable && config.targets.allow_domains.is_empty() {
-        tracing::warn!(
-            "anyone may make aliases for any address; set targets.allow_domains unless this is a public service"
-        );
-    }
-}

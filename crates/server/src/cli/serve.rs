@@ -5,18 +5,17 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use super::print::Printer;
 use crate::app::App;
 use crate::config::{self, Environment};
 use crate::log;
 
 /// Serves until SIGTERM or SIGINT; a second one ends at once.
-pub(super) fn run(path: &Path, environment: &Environment, printer: Printer) -> Result<(), Failure> {
+pub(super) fn run(path: &Path, environment: &Environment) -> Result<(), Failure> {
     let loaded = config::load(path, environment)?;
-    printer.warnings(&loaded.warnings);
     let config = loaded.config;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     log::start(config.log.level, log::Style::of_stderr()).map_err(|error| failed(&error))?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = runtime().map_err(|error| failed(&error))?;
     let finished = runtime.block_on(async {
         let app = App::start(&config).map_err(|error| failed(&error))?;

@@ -51,11 +51,13 @@ pub(super) fn problems(config: &Config, origins: &Origins) -> Vec<Problem> {
 /// What is allowed, and probably not meant.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let open = config.targets.allow_domains.is_empty();
-    let public = config.http.listen.iter().any(|address| !address.ip().is_loopback());
+    // A proxy may reach the page over loopback; then it is SMTP that shows that strangers are meant to come.
+    let mut listen = config.http.listen.iter().chain(&config.smtp.listen);
+    let public = listen.any(|address| !address.ip().is_loopback());
     let mut warnings = Vec::new();
     if open && public {
         warnings.push(
-            "http.listen is reachable from outside and targets.allow_domains is empty: anybody can make aliases \
+            "this server is reachable from outside and targets.allow_domains is empty: anybody can make aliases \
              for anybody's address"
                 .to_owned(),
         );

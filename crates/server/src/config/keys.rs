@@ -266,7 +266,7 @@ keys! {
 
     /// What is remembered about people.
     privacy: Privacy {
-        /// Write whole mail addresses into the log.
+        /// Write the addresses of sending hosts into the log. Mail addresses are never written.
         log_addresses: bool = Default("false"),
     }
 

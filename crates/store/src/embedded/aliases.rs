@@ -59,6 +59,8 @@ pub(super) fn change(at: &Context<'_>, key: RowKey, change: &Change) -> rusqlite
         return Ok(Some(found));
     }
     match change {
+        // What has ended stays so, even if it ended between the caller's look and now.
+        Change::Limits(_) if found.ledger.has_ended(at.now) => {}
         Change::Limits(limits) => set_limits(at, key, found.ledger.state, limits)?,
         Change::Pause => set_state(at, key, State::Paused)?,
         Change::Resume => set_state(at, key, State::Active)?,

@@ -200,8 +200,12 @@ impl Embedded {
     pub(crate) async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<Claimed>, StoreError> {
         let requests: Arc<[_]> = requests.into();
         let same = Arc::clone(&requests);
+        // A counted alias most likely needs the writer anyway: asking a reader first would only take time.
+        let is_for_writer = requests.iter().all(|request| request.was_counted);
         in_time(async {
-            match self.read(move |at| claims::peek(at, &same)).await? {
+            let peeked =
+                if is_for_writer { None } else { self.read(move |at| claims::peek(at, &same)).await? };
+            match peeked {
                 Some(answers) => Ok(answers),
                 None => self.write(move |at| claims::claim(at, &requests)).await,
             }

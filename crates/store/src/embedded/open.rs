@@ -80,8 +80,8 @@ pub enum OpenError {
         listed: Vec<KeyId>,
     },
     /// `SQLite` cannot use the file: damaged, no space, a disk that fails.
-    #[error("the store {} cannot be opened: {why}. `tempalias db check` says more; a backup made with \
-             `tempalias db backup` can be put in its place", path.display())]
+    #[error("the store {} cannot be opened: {why}. With the server stopped, `sqlite3 FILE \
+             'PRAGMA integrity_check'` says more; a backup can be put in its place", path.display())]
     Database {
         /// The database.
         path: PathBuf,

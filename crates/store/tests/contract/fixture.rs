@@ -108,6 +108,7 @@ impl World {
             identified: true,
             sender: SenderTag([message; 8]),
             attempt: self.attempt(attempt),
+            was_counted: true,
         }
     }
 

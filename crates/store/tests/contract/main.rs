@@ -46,6 +46,7 @@ every_backend! {
     rows::what_was_made_is_found_under_any_key_asked_for,
     rows::a_taken_key_clashes_and_changes_nothing,
     rows::limits_and_pauses_change,
+    rows::what_has_ended_stays_ended,
     rows::removal_wipes_and_is_for_ever,
     rows::freeing_gives_back_what_nobody_sends,
     rows::freeing_leaves_alone_what_is_in_flight,

@@ -44,13 +44,12 @@ pub(crate) async fn a_taken_key_clashes_and_changes_nothing(world: World) {
 pub(crate) async fn limits_and_pauses_change(mut world: World) {
     let row = world.make(1, 1).await;
     assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
-    world.settle(row, 1, Outcome::Delivered).await;
-    assert_eq!(world.claim(row, 2, 2).await, Answer::Over);
     let limits = Limits { max_usage: NonZeroU32::new(2), ..world.found(row).await.ledger.limits };
     let found = world.store().change(row, Change::Limits(limits)).await.unwrap().unwrap();
     assert_eq!((found.ledger.limits, found.ledger.used), (limits, 1));
+    world.settle(row, 1, Outcome::Delivered).await;
     world.reopen();
-    assert_eq!(world.found(row).await.ledger, found.ledger);
+    assert_eq!(world.found(row).await.ledger.limits, limits);
     let paused = world.store().change(row, Change::Pause).await.unwrap().unwrap();
     assert_eq!(paused.ledger.state, State::Paused);
     world.reopen();
@@ -58,6 +57,23 @@ pub(crate) async fn limits_and_pauses_change(mut world: World) {
     let resumed = world.store().change(row, Change::Resume).await.unwrap().unwrap();
     assert_eq!((resumed.ledger.state, resumed.sealed), (State::Active, sealed(1)));
     assert_eq!(world.claim(row, 2, 4).await, Answer::Granted);
+}
+
+pub(crate) async fn what_has_ended_stays_ended(world: World) {
+    let used_up = world.make(1, 1).await;
+    assert_eq!(world.claim(used_up, 1, 1).await, Answer::Granted);
+    world.settle(used_up, 1, Outcome::Delivered).await;
+    let expired = world.make(2, 1).await;
+    let before = [world.found(used_up).await.ledger.limits, world.found(expired).await.ledger.limits];
+    let more =
+        Limits { max_usage: NonZeroU32::new(9), valid_until: Some(world.now().plus(400 * DAY)), ..before[0] };
+    // Pausing it first opens no way round.
+    world.store().change(used_up, Change::Pause).await.unwrap().unwrap();
+    let found = world.store().change(used_up, Change::Limits(more)).await.unwrap().unwrap();
+    assert_eq!(found.ledger.limits, before[0]);
+    world.pass(11 * DAY);
+    let found = world.store().change(expired, Change::Limits(more)).await.unwrap().unwrap();
+    assert_eq!(found.ledger.limits, before[1]);
 }
 
 pub(crate) async fn removal_wipes_and_is_for_ever(mut world: World) {

@@ -148,6 +148,7 @@ impl Site {
         let request = ClaimRequest {
             row: row(aid),
             fingerprint: Fingerprint([1; 16]),
+            was_counted: true,
             identified: true,
             sender: SenderTag([1; 8]),
             attempt: Attempt { owner: Owner { node: 0, boot: 99 }, number: 1 },
