@@ -5,8 +5,8 @@
 //! says what to do ([`Effect`]); the `mail` crate does it. Nothing here awaits, reads a clock, opens a socket or
 //! counts a metric, so every order of events can be played in a test in microseconds.
 //!
-//! Where to look: what happens at RCPT is in `recipient.rs`, from the dot on in `delivery.rs`, every refusal's
-//! words in `refusal.rs`, the header lines we add in `prefix.rs`.
+//! Where to look: what happens at RCPT is in `recipient.rs`, from the dot on in `delivery.rs` and then
+//! `delivery/forward.rs`, every refusal's words in `refusal.rs`, the header lines we add in `prefix.rs`.
 
 mod body;
 mod command;
