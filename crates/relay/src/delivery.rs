@@ -12,7 +12,7 @@ use tempalias_alias::{Answer, ClaimRequest, Outcome};
 use crate::content::{identify, loops};
 use crate::core::Core;
 use crate::event::Claimed;
-use crate::prefix::loop_mark;
+use crate::prefix::loop_marks;
 use crate::session::State;
 use crate::settle::{delivered_before, refused};
 use crate::transaction::Transaction;
@@ -83,7 +83,9 @@ impl Mail {
             .transaction
             .recipients
             .iter()
-            .map(|to| (to.address.as_str(), loop_mark(&core.policy, &to.address)))
+            .flat_map(|to| {
+                loop_marks(&core.policy, &to.address).into_iter().map(|mark| (to.address.as_str(), mark))
+            })
             .collect();
         let marks = marks.iter().map(|(address, mark)| (*address, mark.as_str()));
         loops(&self.body, core.policy.limits.max_received, marks)

@@ -65,8 +65,13 @@ pub(crate) fn prefix(
 }
 
 /// The value of `X-Tempalias-Loop` for a recipient.
-pub(crate) fn loop_mark(policy: &Policy, address: &str) -> String {
+fn loop_mark(policy: &Policy, address: &str) -> String {
     policy.keys.first().loop_mac(address)
+}
+
+/// Every value of `X-Tempalias-Loop` that we may have given it: an older server key made older ones.
+pub(crate) fn loop_marks(policy: &Policy, address: &str) -> Vec<String> {
+    policy.keys.all().map(|key| key.loop_mac(address)).collect()
 }
 
 impl AliasState<'_> {
