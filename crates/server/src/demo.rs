@@ -38,9 +38,14 @@ pub struct Options {
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// A port is taken, or the like.
-    #[error("{0}\nTo choose other ports: tempalias demo --http 127.0.0.1:8081 --smtp 127.0.0.1:2526")]
-    Start(#[from] StartError),
+    /// A port is taken.
+    #[error(
+        "{0}; to choose other ports: tempalias demo --http 127.0.0.1:8081 --smtp 127.0.0.1:2526 (port 0: any)"
+    )]
+    Listen(crate::app::ListenError),
+    /// Anything else that stops a server from starting.
+    #[error(transparent)]
+    Start(StartError),
     /// The demo's own configuration is not valid; a fault of the program.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -50,6 +55,15 @@ pub enum DemoError {
     /// The first alias could not be made.
     #[error("cannot make the first alias: {0}")]
     Alias(#[from] tempalias_service::CreateError),
+}
+
+impl From<StartError> for DemoError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Listen(error) => Self::Listen(error),
+            error => Self::Start(error),
+        }
+    }
 }
 
 /// A demo that is ready to run.

@@ -13,7 +13,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Another program has it.
-    #[error("{key}: {address} is in use by another program; stop that one, or configure another port")]
+    #[error("{key}: {address} is in use by another program; stop that one, or use another port")]
     InUse {
         /// The configuration key.
         key: &'static str,
