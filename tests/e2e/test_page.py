@@ -71,6 +71,23 @@ class Page(unittest.TestCase):
             self.assertTrue(page.text("#usage-fault"))
             self.assertIn("not-an-address", page.call("GET", f"/session/{page.session}/source"))
 
+    def test_a_use_held_after_a_lost_verdict_is_shown_and_can_be_freed(self):
+        with browser(javascript=False) as page:
+            self.make(page, "hidden@target.example", "1")
+            address = page.text("#address")
+            taken, self.sink.verdict = self.sink.verdict, lambda mail: None  # closes instead of answering the dot
+            try:
+                self.assertRegex(self.send(address, 1), "^451 4.4.2 ")
+            finally:
+                self.sink.verdict = taken
+            with Connection(self.server) as sender:
+                self.assertRegex(sender.send(address, letter(2)), "^450 4.2.1 ")
+            page.reload()
+            self.assertIn("0 of 1 message", page.text("#left"))
+            page.submit("button[value=free]")
+            self.assertIn("1 of 1 message", page.text("#left"))
+            self.assertRegex(self.send(address, 2), "^250 ")
+
     def test_pause_resume_and_delete(self):
         with browser(javascript=False) as page:
             self.make(page, "hidden@target.example", "5")
