@@ -125,10 +125,10 @@ fn every_end_of_data_but_one_is_refused_or_content() {
     let mut variants = vec![vec![]];
     let mut from = 0;
     for _ in 0..5 {
-        for at in from..variants.len() {
-            let shorter: Vec<u8> = variants[at].clone();
+        let longest: Vec<Vec<u8>> = variants[from..].to_vec();
+        from = variants.len();
+        for shorter in longest {
             variants.extend(OCTETS.map(|octet| [shorter.as_slice(), &[octet]].concat()));
-            from = at + 1;
         }
     }
     assert_eq!(variants.len(), 1 + 4 + 16 + 64 + 256 + 1024);

@@ -77,12 +77,18 @@ fn spawn(folder: &tempfile::TempDir) -> (Child, SocketAddr, SocketAddr) {
             drop(say.send(line));
         }
     });
+    let line = listening(&hear);
+    let address = |key: &str| line[key].as_str().unwrap().parse().unwrap();
+    (child, address("smtp"), address("admin_http"))
+}
+
+/// The log line that tells the addresses.
+fn listening(log: &mpsc::Receiver<String>) -> serde_json::Value {
     loop {
-        let line = hear.recv_timeout(Duration::from_secs(20)).expect("the program starts");
+        let line = log.recv_timeout(Duration::from_secs(60)).expect("the program starts");
         let line: serde_json::Value = serde_json::from_str(&line).expect(&line);
         if line["message"] == "listening" {
-            let address = |key: &str| line[key].as_str().unwrap().parse().unwrap();
-            return (child, address("smtp"), address("admin_http"));
+            return line;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Plays dialogues on the pure machine, in virtual time.
 //!
-//! [`World`] is everything around the sessions of one dialogue: a store, a next hop for each, a clock. It performs
+//! `World` is everything around the sessions of one dialogue: a store, a next hop for each, a clock. It performs
 //! effects as the driver does and feeds events in the same order; it decides nothing about mail. Every step is
 //! watched by [`contract`].
 

@@ -43,8 +43,8 @@ pub enum ListenError {
     },
 }
 
-/// Opens all of `addresses`. Where one serves both families already ("[::]" on some systems), IPv6 is kept to
-/// itself, so that "0.0.0.0" and "[::]" stand side by side everywhere.
+/// Opens all of `addresses`. Where one serves both families already (`[::]` on some systems), IPv6 is kept to
+/// itself, so that `0.0.0.0` and `[::]` stand side by side everywhere.
 pub(super) fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
     addresses
         .iter()
