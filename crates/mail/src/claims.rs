@@ -16,6 +16,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After this many tries (about ten minutes) the claim is left as it is: in flight until we end, then in doubt.
 const TRIES: u32 = 120;
+/// Once the program wants to end: the next start finds the claim in doubt anyway.
+const TRIES_AT_THE_END: u32 = 5;
 
 /// The claims that a session has been given and not yet settled. If the session ends before it settles them, by a
 /// panic, they end in doubt: nobody knows how far its message had come.
@@ -37,6 +39,11 @@ impl Outstanding {
     /// Claims were asked for.
     pub(crate) fn claimed(&mut self, attempts: impl Iterator<Item = (RowKey, Attempt)>) {
         self.attempts.extend(attempts);
+    }
+
+    /// The mail that they were asked for has ended: what was counted is settled, the rest was no claim.
+    pub(crate) fn mail_ended(&mut self) {
+        self.attempts.clear();
     }
 
     /// Settles, in the background, for as long as it takes. When this returns the store has been told, so that
@@ -88,7 +95,10 @@ impl Drop for Outstanding {
 
 async fn settle(shared: Arc<Shared>, running: Running, settlements: Vec<Settlement>) {
     let mut pause = FIRST_PAUSE;
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
+        if tries >= TRIES_AT_THE_END && *shared.draining.borrow() {
+            break;
+        }
         match shared.parts.store.settle(settlements.clone()).await {
             Ok(()) => break,
             Err(error) => tracing::warn!(%error, "a claim could not be settled yet"),

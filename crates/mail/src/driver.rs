@@ -118,7 +118,10 @@ impl Driver {
                     self.claims.settle(settlements.into_iter().map(translate::settlement).collect()).await;
                 }
                 Effect::Acknowledge(delivered) => self.claims.acknowledge(delivered).await,
-                Effect::Report(summary) => report::mail(&summary, self.shared.parts.log_addresses),
+                Effect::Report(summary) => {
+                    self.claims.mail_ended();
+                    report::mail(&summary, self.shared.parts.log_addresses);
+                }
                 Effect::Refused(status) => report::refused(status),
                 Effect::Close => {
                     _ = self.flush().await;

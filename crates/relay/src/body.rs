@@ -10,6 +10,11 @@ use crate::Refusal;
 
 /// Most of a message that is searched for header fields, in octets. What lies beyond counts as body.
 const MAX_HEADER: usize = 1 << 20;
+/// Chunks below this are gathered: a piece of memory for each octet that a slow sender writes would cost fifty
+/// times what the budget counts.
+const SMALL: usize = 4096;
+/// Gathered chunks become a segment at this size.
+const GATHERED: usize = 16 * 1024;
 
 /// A whole message: dot-stuffed, final dot included, byte for byte as its sender wrote it.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +43,7 @@ impl Body {
     /// The fields of its header, contiguous.
     fn header(&self) -> Cow<'_, [u8]> {
         let first = self.segments.first().map_or(&b""[..], |first| first);
-        if let Some(length) = header::section_length(first) {
+        if let Some(length) = header::section_length(first).filter(|&length| length <= MAX_HEADER) {
             return Cow::Borrowed(first.get(..length).unwrap_or(first));
         }
         let mut gathered: Vec<u8> = vec![];
@@ -55,6 +60,8 @@ impl Body {
                 break;
             }
         }
+        // At a fixed place: which message it is must not depend on how the network cut it.
+        gathered.truncate(MAX_HEADER);
         Cow::Owned(gathered)
     }
 }
@@ -64,6 +71,8 @@ impl Body {
 pub(crate) struct Receiving {
     codec: DataReceiver,
     body: Body,
+    /// Small chunks that are not yet a segment.
+    gathered: Vec<u8>,
     limit: u64,
     /// Octets on the wire, for the speed.
     pub(crate) received: u64,
@@ -84,7 +93,14 @@ pub(crate) enum Received {
 impl Receiving {
     /// Takes at most `limit` octets (RFC 1870 counts them without stuffing).
     pub(crate) fn new(limit: u64) -> Self {
-        Self { codec: DataReceiver::default(), body: Body::default(), limit, received: 0, spoiled: None }
+        Self {
+            codec: DataReceiver::default(),
+            body: Body::default(),
+            gathered: vec![],
+            limit,
+            received: 0,
+            spoiled: None,
+        }
     }
 
     /// Takes the next chunk; `held` says whether the memory budget has room for it.
@@ -104,14 +120,27 @@ impl Receiving {
             self.spoiled.get_or_insert(Refusal::NoMemory);
         }
         if self.spoiled.is_some() {
-            self.body.segments = vec![];
+            (self.body.segments, self.gathered) = (vec![], vec![]);
         } else {
-            self.body.segments.push(chunk);
+            self.keep(chunk, rest.is_some());
         }
         match rest {
             Some(rest) => Received::End(rest),
             None if self.spoiled.is_some() && !was_spoiled => Received::Spoiled,
             None => Received::More,
+        }
+    }
+
+    fn keep(&mut self, chunk: Bytes, is_last: bool) {
+        let alone = self.gathered.is_empty() && (is_last || chunk.len() >= SMALL);
+        if alone {
+            self.body.segments.push(chunk);
+            return;
+        }
+        self.gathered.extend_from_slice(&chunk);
+        if is_last || self.gathered.len() >= GATHERED {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.body.segments.push(Bytes::from(gathered.into_boxed_slice()));
         }
     }
 
@@ -152,6 +181,32 @@ mod tests {
             assert_eq!(&*header, b"A: 1\r\nB: 2\r\n", "cut at {cut}");
             assert_eq!(rest.collect::<Vec<_>>().concat(), b"\r\ntext\r\n.\r\n", "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn octets_that_come_one_by_one_are_not_kept_one_by_one() {
+        let wire = tempalias_smtp::data::stuff(&b"Subject: x\r\n\r\n".repeat(5000));
+        let mut receiving = Receiving::new(1 << 20);
+        for &octet in &wire {
+            receiving.take(Bytes::copy_from_slice(&[octet]), true);
+        }
+        let body = receiving.finish().unwrap();
+        assert_eq!(body.segments().concat(), wire);
+        assert!(body.segments().len() <= wire.len() / GATHERED + 1, "{} segments", body.segments().len());
+    }
+
+    #[test]
+    fn a_header_without_end_is_cut_at_the_same_place_however_it_came() {
+        let long = "X: y\r\n".repeat(MAX_HEADER / 6 + 1000);
+        let whole = [long.as_bytes(), b"\r\nbody\r\n.\r\n"].concat();
+        let split = |size: usize| {
+            let body = Body { segments: whole.chunks(size).map(Bytes::copy_from_slice).collect() };
+            let (header, rest) = body.split();
+            (header.len(), rest.map(<[u8]>::len).sum::<usize>())
+        };
+        assert_eq!(split(1000), (MAX_HEADER, whole.len() - MAX_HEADER));
+        assert_eq!(split(65_536), split(1000));
+        assert_eq!(split(whole.len()), split(1000));
     }
 
     #[test]

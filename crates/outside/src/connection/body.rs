@@ -1,8 +1,10 @@
 //! Writing a message in few, large writes, and knowing which of them carries the final dot.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 /// `. CR LF`: from the first write with any of these octets on, the message may have been accepted.
@@ -36,6 +38,12 @@ pub(super) async fn send(
         unsent.advance(written);
     }
     Ok(())
+}
+
+/// Whether the next hop has said something, or hung up. Asks the kernel itself: the runtime may not know yet.
+fn has_spoken(stream: &TcpStream) -> bool {
+    let mut octet = [MaybeUninit::uninit()];
+    SockRef::from(stream).peek(&mut octet).is_ok()
 }
 
 /// What is left of a message.
@@ -73,6 +81,10 @@ impl<'a> Unsent<'a> {
             if offered == budget {
                 break;
             }
+        }
+        // A reply that is here before the dot answers something else: the dot must not follow it.
+        if offered + DOT > self.octets && !*dot_may_have_left && has_spoken(stream) {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         let before = *dot_may_have_left;
         *dot_may_have_left |= offered + DOT > self.octets;

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 /// How long a client may take for the head of a request: a slow one must not hold a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open connections, all together. Beyond it they wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 
 /// One router on any number of listeners.
 #[derive(Debug, Clone)]

@@ -7,13 +7,14 @@ use tempalias_alias::{Keys, Owner};
 use tempalias_mail::DoorLimits;
 use tempalias_outside::dial::Timeouts;
 use tempalias_outside::dns::Settings;
+use tempalias_outside::pool::MAX_IDLE;
 use tempalias_outside::{self as outside, DialConfig, Smarthost};
 use tempalias_relay::{DeliveryPolicy, Limits, Policy};
 
 use crate::config::{Config, Host, HostPort};
 
-/// Files that are open beside the sessions': store, listeners, idle connections to next hops, HTTP.
-const OTHER_FILES: u64 = 512;
+/// Files that are open beside the sessions', HTTP's and the pool's: store, listeners, log, admin socket.
+const OTHER_FILES: u64 = 64;
 /// Files of one session: its sender's connection and its next hop's.
 const FILES_PER_SESSION: u64 = 2;
 
@@ -48,7 +49,9 @@ pub(super) fn relay_policy(config: &Config, keys: Arc<Keys>, owner: Owner) -> Po
 
 pub(super) fn door_limits(config: &Config, open_files: Option<u64>) -> DoorLimits {
     let wanted = config.smtp.max_connections as usize;
-    let possible = open_files.map_or(u64::MAX, |files| files.saturating_sub(OTHER_FILES) / FILES_PER_SESSION);
+    // However many pages are asked for, mail keeps its share.
+    let others = OTHER_FILES + (super::http::MAX_CONNECTIONS + MAX_IDLE) as u64;
+    let possible = open_files.map_or(u64::MAX, |files| files.saturating_sub(others) / FILES_PER_SESSION);
     let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
     if possible < wanted {
         tracing::warn!(
