@@ -206,9 +206,10 @@ impl Kept {
         }
     }
 
-    /// Whether `attempt`'s sender has shown that it read our 250: the claim may be forgotten.
-    pub fn is_acknowledged_by(&self, attempt: Attempt) -> bool {
-        self.state == KeptState::Delivered && self.attempt == attempt
+    /// Whether it may be forgotten once a sender has shown that it read our 250 for this message, whichever of its
+    /// attempts that 250 answered.
+    pub fn is_acknowledged_by(&self, message: Fingerprint) -> bool {
+        self.state == KeptState::Delivered && self.fingerprint == message
     }
 
     /// Whether its owner may give it back by hand: nobody is sending it now.

@@ -229,7 +229,7 @@ impl World {
             }
             Step::Acknowledge => {
                 if self.random.percent(80) {
-                    self.ledger.kept.retain(|k| !k.is_acknowledged_by(task.attempt));
+                    self.ledger.kept.retain(|k| !k.is_acknowledged_by(fingerprint(task.message)));
                 }
                 return Some(250);
             }

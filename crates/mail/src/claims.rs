@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tempalias_alias::{Attempt, Outcome, RowKey};
+use tempalias_alias::{Attempt, Fingerprint, Outcome, RowKey};
 use tempalias_store::Settlement;
 use tokio::task::JoinHandle;
 
@@ -62,7 +62,7 @@ impl Outstanding {
     }
 
     /// Forgets delivered claims: behind their settling, since the store was told of that first.
-    pub(crate) async fn acknowledge(&mut self, delivered: Vec<(RowKey, Attempt)>) {
+    pub(crate) async fn acknowledge(&mut self, delivered: Vec<(RowKey, Fingerprint)>) {
         let (shared, running) = (self.shared.clone(), self.running.clone());
         let acknowledging = async move {
             // A lost acknowledgement only keeps the claim until its retention is over.

@@ -114,12 +114,12 @@ impl Driver {
                 Effect::Discard => self.memory = None,
                 Effect::Unread(octets) => self.inbox.put_back(&octets),
                 Effect::SettleLater(settlements) => {
-                    self.tells_delivery = true;
                     self.claims.settle(settlements.into_iter().map(translate::settlement).collect()).await;
                 }
                 Effect::Acknowledge(delivered) => self.claims.acknowledge(delivered).await,
                 Effect::Report(summary) => {
                     self.claims.mail_ended();
+                    self.tells_delivery |= summary.ending.is_delivery();
                     report::mail(&summary, self.shared.parts.log_addresses);
                 }
                 Effect::Refused(status) => report::refused(status),

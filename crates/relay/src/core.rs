@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tempalias_alias::{Attempt, ClientNetwork, RowKey};
+use tempalias_alias::{Attempt, ClientNetwork, Fingerprint, RowKey};
 use tempalias_smtp::HelloName;
 
 use crate::Policy;
@@ -23,7 +23,7 @@ pub(crate) struct Core {
     pub(crate) at: Moment,
     pub(crate) tally: Tally,
     /// Delivered, our 250 is out, and the sender has not shown that it read it.
-    pub(crate) unacknowledged: Vec<(RowKey, Attempt)>,
+    pub(crate) unacknowledged: Vec<(RowKey, Fingerprint)>,
 }
 
 #[derive(Debug, Clone)]

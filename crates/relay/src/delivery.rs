@@ -142,7 +142,7 @@ fn clear(
     out: &mut Effects,
 ) -> State {
     let mut cleared = Cleared { mail, parts: vec![], permits: vec![] };
-    let (mut over, mut busy) = (0, 0);
+    let (mut over, mut busy, mut already) = (0, 0, vec![]);
     let mut answers = requests.iter().zip(answers);
     for (recipient, to) in cleared.mail.transaction.recipients.iter().enumerate() {
         let (permit, standing) = if to.alias.is_none() {
@@ -151,6 +151,9 @@ fn clear(
             let Some((request, claimed)) = answers.next() else { break };
             over += usize::from(claimed.answer == Answer::Over);
             busy += usize::from(claimed.answer == Answer::Busy);
+            if claimed.answer == Answer::Already {
+                already.push((request.row, request.fingerprint));
+            }
             (Permit::from_answer(request, claimed.answer), Some((claimed.limits, claimed.used)))
         };
         if let Some(permit) = permit {
@@ -167,7 +170,11 @@ fn clear(
     };
     match refusal {
         Some(refusal) => turn_away(cleared.mail, cleared.permits, Outcome::Unsent, refusal, core, out),
-        None if cleared.parts.is_empty() => delivered_before(cleared.mail, core, out),
+        // What was delivered before is acknowledged as what is delivered now: by a sender that reads this 250.
+        None if cleared.parts.is_empty() => {
+            core.unacknowledged.extend(already);
+            delivered_before(cleared.mail, core, out)
+        }
         None => cleared.proceed(core, out),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Outcome, RowKey};
+use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Fingerprint, Outcome, RowKey};
 use tempalias_smtp::Reply;
 
 use crate::{Body, NextHop, Permit, Summary};
@@ -46,7 +46,7 @@ pub enum Effect {
     /// Settle claims with the next commit.
     SettleLater(Vec<(RowKey, Attempt, Outcome)>),
     /// The sender has read our 250 for these: their claims may be forgotten.
-    Acknowledge(Vec<(RowKey, Attempt)>),
+    Acknowledge(Vec<(RowKey, Fingerprint)>),
     /// One mail has ended: log and count it.
     Report(Box<Summary>),
     /// A recipient was refused: count it.

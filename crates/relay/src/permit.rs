@@ -1,6 +1,6 @@
 //! Proof that a message may be sent to a recipient.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Outcome, RowKey};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, RowKey};
 
 /// The right to send one message to one recipient.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub enum Permit {
 pub struct Ticket {
     row: RowKey,
     attempt: Attempt,
+    message: Fingerprint,
 }
 
 impl Permit {
@@ -26,17 +27,26 @@ impl Permit {
     pub(crate) fn from_answer(request: &ClaimRequest, answer: Answer) -> Option<Self> {
         match answer {
             Answer::Granted | Answer::Again => {
-                Some(Self::Claimed(Ticket { row: request.row, attempt: request.attempt }))
+                let ClaimRequest { row, attempt, fingerprint: message, .. } = *request;
+                Some(Self::Claimed(Ticket { row, attempt, message }))
             }
             Answer::Uncounted => Some(Self::Uncounted),
             Answer::Already | Answer::Busy | Answer::Over => None,
         }
     }
 
+    /// The claim that it is, by row and message.
+    pub(crate) fn claim(&self) -> Option<(RowKey, Fingerprint)> {
+        match self {
+            Self::Claimed(ticket) => Some((ticket.row, ticket.message)),
+            Self::Uncounted | Self::Operator => None,
+        }
+    }
+
     /// Ends it. Gives what the store must be told, if it was a claim.
     pub(crate) fn settle(self, outcome: Outcome) -> Option<(RowKey, Attempt, Outcome)> {
         match self {
-            Self::Claimed(Ticket { row, attempt }) => Some((row, attempt, outcome)),
+            Self::Claimed(Ticket { row, attempt, .. }) => Some((row, attempt, outcome)),
             Self::Uncounted | Self::Operator => None,
         }
     }

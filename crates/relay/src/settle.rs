@@ -31,10 +31,10 @@ impl Settling {
 
 /// The next hop has it: the sender is told at once, the store with its next commit. The use is counted already.
 pub(crate) fn delivered(mail: Mail, permits: Vec<Permit>, core: &mut Core, out: &mut Effects) -> State {
+    core.unacknowledged.extend(permits.iter().filter_map(Permit::claim));
     let settlements: Vec<_> =
         permits.into_iter().filter_map(|permit| permit.settle(Outcome::Delivered)).collect();
     if !settlements.is_empty() {
-        core.unacknowledged.extend(settlements.iter().map(|&(row, attempt, _)| (row, attempt)));
         out.push(Effect::SettleLater(settlements));
     }
     let reply = Reply::new(Status::Completed, format!("Delivered, id {}", mail.transaction.id));

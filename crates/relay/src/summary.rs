@@ -44,6 +44,11 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether the sender was told 250.
+    pub fn is_delivery(self) -> bool {
+        matches!(self, Self::Delivered | Self::AlreadyDelivered)
+    }
+
     /// For logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

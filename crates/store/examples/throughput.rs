@@ -123,7 +123,7 @@ async fn claim_and_settle(store: &Store, number: u64) -> Result<(), StoreError> 
     };
     store.claim(vec![request]).await?;
     store.settle(vec![Settlement { row, attempt, outcome: Outcome::Delivered }]).await?;
-    store.acknowledge(vec![(row, attempt)]).await
+    store.acknowledge(vec![(row, fingerprint)]).await
 }
 
 fn resident() -> String {

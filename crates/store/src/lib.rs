@@ -9,7 +9,7 @@ mod types;
 
 use std::time::{Duration, SystemTime};
 
-use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Owner, Rate, RowKey, UnixTime};
+use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, Owner, Rate, RowKey, UnixTime};
 
 pub use embedded::{Embedded, OpenError, Options, Stats};
 pub use types::{
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing needs doing about it.
-    pub async fn acknowledge(&self, delivered: Vec<(RowKey, Attempt)>) -> Result<(), StoreError> {
+    pub async fn acknowledge(&self, delivered: Vec<(RowKey, Fingerprint)>) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.acknowledge(delivered).await,
         }

@@ -144,7 +144,7 @@ async fn answers_that_change_nothing_write_nothing() {
     assert_eq!(claim(&store, ROW, 2).await, Ok(Answer::Granted), "the same attempt");
     assert!(store.take(tag, rate).await.unwrap().is_err());
     store.settle(vec![settlement]).await.unwrap();
-    store.acknowledge(vec![(ROW, settlement.attempt)]).await.unwrap();
+    store.acknowledge(vec![(ROW, request(&store, ROW, 1).fingerprint)]).await.unwrap();
     let _ = store.find(&[UNCOUNTED]).await.unwrap();
     let _ = store.list(None, 10).await.unwrap();
     assert_eq!(stats(&store).commits, before.commits);
@@ -183,7 +183,7 @@ async fn an_acknowledged_claim_is_expected_no_more_even_before_it_is_written() {
     let attempt = request(&store, ROW, 1).attempt;
     store.settle(vec![Settlement { row: ROW, attempt, outcome: Outcome::Delivered }]).await.unwrap();
     assert_eq!(store.find(&[ROW]).await.unwrap().unwrap().ledger.kept.len(), 1);
-    store.acknowledge(vec![(ROW, attempt)]).await.unwrap();
+    store.acknowledge(vec![(ROW, request(&store, ROW, 1).fingerprint)]).await.unwrap();
     assert!(store.find(&[ROW]).await.unwrap().unwrap().ledger.kept.is_empty());
 }
 

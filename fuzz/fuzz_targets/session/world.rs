@@ -135,9 +135,9 @@ impl World {
                 None
             }
             Effect::Acknowledge(read) => {
-                for (row, attempt) in read {
+                for (row, message) in read {
                     if let Some((ledger, _)) = self.store.get_mut(&row) {
-                        ledger.kept.retain(|kept| !kept.is_acknowledged_by(attempt));
+                        ledger.kept.retain(|kept| !kept.is_acknowledged_by(message));
                     }
                 }
                 None

@@ -1,6 +1,6 @@
 //! Claims inside a transaction: read the ledger, ask the pure rule, write what it says.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Kept, RowKey, Settled, Verdict};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Kept, RowKey, Settled, Verdict};
 
 use super::rows;
 use super::work::Context;
@@ -66,12 +66,11 @@ pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Res
     }
 }
 
-/// Forgets the claim that `attempt` delivered.
-pub(super) fn acknowledge(at: &Context<'_>, row: RowKey, attempt: Attempt) -> rusqlite::Result<()> {
-    match of_attempt(at, row, attempt)? {
-        Some((_, kept)) if kept.is_acknowledged_by(attempt) => rows::delete_kept(at, row, kept.fingerprint),
-        _ => Ok(()),
-    }
+/// Forgets the claim of a message that was delivered.
+pub(super) fn acknowledge(at: &Context<'_>, row: RowKey, message: Fingerprint) -> rusqlite::Result<()> {
+    let Some(found) = rows::find(at, row)? else { return Ok(()) };
+    let is_over = found.ledger.kept.iter().any(|kept| kept.is_acknowledged_by(message));
+    if is_over { rows::delete_kept(at, row, message) } else { Ok(()) }
 }
 
 /// The counter of uses and the claim that `attempt` touched last. There is at most one: an attempt is one

@@ -24,7 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tempalias_alias::{Admission, Attempt, ClaimRequest, ClientTag, KeyId, Owner, Rate, RowKey, UnixTime};
+use tempalias_alias::{
+    Admission, ClaimRequest, ClientTag, Fingerprint, KeyId, Owner, Rate, RowKey, UnixTime,
+};
 use tokio::sync::mpsc::{self, Sender};
 
 use link::Watched;
@@ -220,7 +222,7 @@ impl Embedded {
         .await
     }
 
-    pub(crate) async fn acknowledge(&self, delivered: Vec<(RowKey, Attempt)>) -> Result<(), StoreError> {
+    pub(crate) async fn acknowledge(&self, delivered: Vec<(RowKey, Fingerprint)>) -> Result<(), StoreError> {
         let work = Box::new(Acknowledgement(delivered));
         in_time(async { self.shared.write.send(work).await.map_err(|_| StoreError::Closed) }).await
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rusqlite::{Connection, params};
-use tempalias_alias::{Attempt, Owner, RowKey, UnixTime};
+use tempalias_alias::{Fingerprint, Owner, RowKey, UnixTime};
 use tokio::sync::oneshot;
 
 use super::claims;
@@ -107,7 +107,7 @@ pub(super) fn job<T: Send + 'static>(
 }
 
 /// Claims to forget. Nobody waits, so it rides with the next commit.
-pub(super) struct Acknowledgement(pub(super) Vec<(RowKey, Attempt)>);
+pub(super) struct Acknowledgement(pub(super) Vec<(RowKey, Fingerprint)>);
 
 impl Work for Acknowledgement {
     fn is_wanted(&self) -> bool {
@@ -119,7 +119,7 @@ impl Work for Acknowledgement {
     }
 
     fn run(&mut self, at: &Context<'_>) -> rusqlite::Result<()> {
-        self.0.iter().try_for_each(|&(row, attempt)| claims::acknowledge(at, row, attempt))
+        self.0.iter().try_for_each(|&(row, message)| claims::acknowledge(at, row, message))
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {

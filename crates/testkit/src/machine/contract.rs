@@ -45,7 +45,7 @@ pub(super) struct Watch {
     answers: Option<Vec<Answer>>,
     /// Claims asked for or granted, and not settled.
     outstanding: HashSet<(RowKey, Attempt)>,
-    delivered: HashSet<(RowKey, Attempt)>,
+    delivered: HashSet<(RowKey, Fingerprint)>,
 }
 
 /// What really happened, by row.
@@ -208,7 +208,9 @@ impl Watch {
             Outcome::Refused | Outcome::Deferred => matches!(self.dot, Dot::Unsent | Dot::Refused),
         };
         if *outcome == Outcome::Delivered {
-            self.delivered.insert((*row, *attempt));
+            let request =
+                self.requests.iter().find(|request| (request.row, request.attempt) == (*row, *attempt));
+            self.delivered.extend(request.map(|request| (request.row, request.fingerprint)));
         }
         check(right, &format!("settles as {outcome:?} when the dot is {:?}", self.dot))
     }
@@ -217,6 +219,9 @@ impl Watch {
         for (request, claimed) in self.requests.iter().zip(claimed) {
             if claimed.answer == Answer::Granted {
                 *truth.row(request.row).granted.entry(request.fingerprint.0).or_default() += 1;
+            }
+            if claimed.answer == Answer::Already {
+                self.delivered.insert((request.row, request.fingerprint));
             }
             if !matches!(claimed.answer, Answer::Granted | Answer::Again) {
                 self.outstanding.remove(&(request.row, request.attempt));

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 
 use tempalias_alias::{
-    Attempt, ClaimRequest, ClientTag, Kept, KeptState, Ledger, Outcome, Owner, Rate, RowKey, Sealed, Settled,
-    State, UnixTime,
+    Attempt, ClaimRequest, ClientTag, Fingerprint, Kept, KeptState, Ledger, Outcome, Owner, Rate, RowKey,
+    Sealed, Settled, State, UnixTime,
 };
 use tempalias_relay::{Claimed, Found, StoreDown};
 
@@ -180,13 +180,13 @@ impl ModelStore {
     }
 
     /// Forgets what was delivered and acknowledged.
-    pub fn acknowledge(&mut self, delivered: &[(RowKey, Attempt)]) {
+    pub fn acknowledge(&mut self, delivered: &[(RowKey, Fingerprint)]) {
         if self.fault != Fault::Up {
             return; // lost, and nothing needs doing about it
         }
-        for (key, attempt) in delivered {
+        for (key, message) in delivered {
             if let Some(row) = self.rows.get_mut(key) {
-                row.ledger.kept.retain(|kept| !kept.is_acknowledged_by(*attempt));
+                row.ledger.kept.retain(|kept| !kept.is_acknowledged_by(*message));
             }
         }
     }
