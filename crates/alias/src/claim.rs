@@ -221,3 +221,60 @@ impl Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    fn attempt(number: u64) -> Attempt {
+        Attempt { owner: Owner { node: 0, boot: 1 }, number }
+    }
+
+    fn kept(state: KeptState, clean: bool) -> Kept {
+        Kept {
+            fingerprint: Fingerprint([1; 16]),
+            state,
+            attempt: attempt(1),
+            sender: SenderTag([2; 8]),
+            retries: 0,
+            clean,
+            until: NOW.plus(RETENTION),
+        }
+    }
+
+    #[test]
+    fn what_settling_does_is_this_table() {
+        use KeptState::{Delivered, InDoubt, InFlight};
+        let becomes = |state, clean| Settled::Keep(kept(state, clean));
+        for (state, clean, outcome, mine, result) in [
+            (InFlight, true, Outcome::Delivered, true, becomes(Delivered, true)),
+            (InFlight, true, Outcome::Refused, true, Settled::GiveBack),
+            (InFlight, true, Outcome::Deferred, true, Settled::GiveBack),
+            (InFlight, true, Outcome::Unsent, true, Settled::GiveBack),
+            (InFlight, true, Outcome::Lost, true, becomes(InDoubt, false)),
+            (InFlight, false, Outcome::Delivered, true, becomes(Delivered, false)),
+            (InFlight, false, Outcome::Refused, true, Settled::Spend),
+            (InFlight, false, Outcome::Deferred, true, becomes(InDoubt, false)),
+            (InFlight, false, Outcome::Unsent, true, becomes(InDoubt, false)),
+            (InFlight, false, Outcome::Lost, true, becomes(InDoubt, false)),
+            // Another attempt has taken over: this one has no say, unless it knows of a delivery that nobody else
+            // can know of any more.
+            (InFlight, false, Outcome::Delivered, false, Settled::Stale),
+            (InFlight, false, Outcome::Unsent, false, Settled::Stale),
+            (InDoubt, false, Outcome::Delivered, false, becomes(Delivered, false)),
+            (InDoubt, false, Outcome::Delivered, true, becomes(Delivered, false)),
+            (InDoubt, false, Outcome::Refused, true, Settled::Stale),
+            (Delivered, true, Outcome::Delivered, true, Settled::Stale),
+            (Delivered, true, Outcome::Lost, true, Settled::Stale),
+        ] {
+            let by = attempt(if mine { 1 } else { 2 });
+            assert_eq!(
+                kept(state, clean).settle(by, outcome),
+                result,
+                "{state:?} {clean} {outcome:?} {mine}"
+            );
+        }
+    }
+}

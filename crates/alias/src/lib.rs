@@ -24,7 +24,7 @@ pub use fingerprint::{Fingerprint, MessageDigest, MessageHasher};
 pub use id::{AliasId, AliasIdError, RANDOM_ID_BYTES};
 pub use keys::{ClientTag, KeyId, Keys, MailMac, RowKey, SenderTag, ServerKey};
 pub use ledger::{Admission, Ledger, State};
-pub use limits::{Caps, Limits, LimitsError, Wanted};
+pub use limits::{Caps, LimitChange, Limits, LimitsError, Wanted};
 pub use seal::{NONCE_BYTES, Nonce, Private, Purpose, SealError, Sealed};
 pub use secret::{MANAGE_SECRET_BYTES, ManageHash, ManageSecret};
 pub use time::UnixTime;

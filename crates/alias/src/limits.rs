@@ -40,6 +40,26 @@ pub struct Limits {
     pub max_usage: Option<NonZeroU32>,
 }
 
+/// What an owner wants changed of an alias's limits, granted already. What is not named stays as it is then, so that
+/// two changes at the same time both hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitChange {
+    /// The new end.
+    pub valid_until: Option<UnixTime>,
+    /// The new total of messages.
+    pub max_usage: Option<NonZeroU32>,
+}
+
+impl LimitChange {
+    /// What is granted of a wish: `days` counts from now, `max_usage` is the new total, both at most the caps.
+    pub fn grant(days: Option<NonZeroU32>, max_usage: Option<NonZeroU32>, caps: Caps, now: UnixTime) -> Self {
+        Self {
+            valid_until: days.map(|days| now.plus(DAY * days.get().min(caps.max_days))),
+            max_usage: max_usage.map(|n| n.min(cap(caps.max_usage))),
+        }
+    }
+}
+
 /// Why limits cannot be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {
@@ -90,19 +110,13 @@ impl Limits {
         })
     }
 
-    /// These limits, changed by an owner: `days` counts from now, `max_usage` is the new total.
+    /// These limits with what `change` names in place of the old.
     #[must_use]
-    pub fn changed(
-        self,
-        days: Option<NonZeroU32>,
-        max_usage: Option<NonZeroU32>,
-        caps: Caps,
-        now: UnixTime,
-    ) -> Self {
+    pub fn changed(self, change: LimitChange) -> Self {
         Self {
             valid_from: self.valid_from,
-            valid_until: days.map(|days| now.plus(DAY * days.get().min(caps.max_days))).or(self.valid_until),
-            max_usage: max_usage.map(|n| n.min(cap(caps.max_usage))).or(self.max_usage),
+            valid_until: change.valid_until.or(self.valid_until),
+            max_usage: change.max_usage.or(self.max_usage),
         }
     }
 

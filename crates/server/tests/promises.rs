@@ -150,3 +150,47 @@ async fn after_a_restart_the_retry_takes_the_same_use() {
     assert_eq!(sender.send(&to, "<more@x>").await, 550);
     assert_eq!(next_hop.by_id().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_told_only_when_the_store_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let next_hop = NextHop::start(Arc::new(|_| Act::RefuseAfter(Duration::from_millis(200)))).await;
+    let server = Running::start(folder.path(), next_hop.address, "");
+    let (to, smtp) = (server.alias(1).await, server.smtp);
+    let mut sender = Sender::greeted(smtp).await;
+    let mut sending = tokio::spawn(async move { sender.send(&to, "<refused@x>").await });
+    next_hop.reached_dot.notified().await;
+    // The claim is granted; from now on nothing can be written.
+    let lock = rusqlite::Connection::open(folder.path().join("aliases.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(700), &mut sending).await;
+    assert!(early.is_err(), "told {early:?} before the use was given back");
+    drop(lock);
+    assert_eq!(sending.await.unwrap(), 550);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_next_hop_hears_rset_only_where_something_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let next_hop = NextHop::accepting().await;
+    let server = Running::start(folder.path(), next_hop.address, "");
+    let to = server.alias(9).await;
+    let mut sender = Sender::greeted(server.smtp).await;
+    assert_eq!(sender.send(&to, "<first@x>").await, 250);
+    assert_eq!(sender.send(&to, "<second@x>").await, 250);
+    sender.say("MAIL FROM:<author@sender.test>").await;
+    assert_eq!(sender.say(&format!("RCPT TO:<{to}>")).await.0, 250);
+    assert_eq!(sender.say("RSET").await.0, 250);
+    for _ in 0..500 {
+        if next_hop.heard.lock().unwrap().iter().any(|verb| verb == "RSET") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The connection is back in the pool once the answer to RSET was read.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(sender.send(&to, "<third@x>").await, 250);
+    let heard = next_hop.heard.lock().unwrap().join(" ");
+    let mail = "MAIL RCPT DATA";
+    assert_eq!(heard, format!("connected EHLO {mail} {mail} MAIL RCPT RSET {mail}"));
+}

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use tempalias_alias::{AliasId, ManageSecret, Private, SealError, State};
+use tempalias_alias::{AliasId, LimitChange, ManageSecret, Private, SealError, State};
 use tempalias_store::{Change, Found, StoreError};
 
 use crate::Aliases;
@@ -95,9 +95,8 @@ impl Aliases {
             if found.ledger.has_ended(found.now) {
                 return Err(AccessError::Ended);
             }
-            let limits = found.ledger.limits;
-            let limits = limits.changed(changes.days, changes.max_usage, self.policy.caps, found.now);
-            found = self.apply(&found, Change::Limits(limits)).await?;
+            let granted = LimitChange::grant(changes.days, changes.max_usage, self.policy.caps, found.now);
+            found = self.apply(&found, Change::Limits(granted)).await?;
         }
         if let Some(paused) = changes.paused {
             found = self.apply(&found, if paused { Change::Pause } else { Change::Resume }).await?;

@@ -1,7 +1,7 @@
 //! What is asked of a store and what it answers. Plain data, the same for every backend.
 
 use tempalias_alias::{
-    Answer, Attempt, ClientTag, KeyId, Ledger, Limits, Outcome, RowKey, Sealed, State, UnixTime,
+    Answer, Attempt, ClientTag, KeyId, Ledger, LimitChange, Limits, Outcome, RowKey, Sealed, State, UnixTime,
 };
 
 /// The store did not do what it was asked to. Nothing is known of the aliases: the sender hears 451, never 550.
@@ -96,8 +96,8 @@ pub struct Settlement {
 /// What an owner or operator may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// New limits in place of the old.
-    Limits(Limits),
+    /// New limits in place of those that are named.
+    Limits(LimitChange),
     /// Refuse until resumed.
     Pause,
     /// Take mail again.

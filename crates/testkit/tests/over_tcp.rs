@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tempalias_alias::{AliasId, Keys, Limits as AliasLimits, ManageHash, Private, RowKey, ServerKey};
+use tempalias_alias::{
+    AliasId, Keys, LimitChange, Limits as AliasLimits, ManageHash, Private, RowKey, ServerKey,
+};
 use tempalias_mail::{DoorLimits, Parts, Server};
 use tempalias_outside::dial::{DialConfig, Timeouts, system_seeds};
 use tempalias_outside::dns::{Answer, DnsError, MxAnswer};
@@ -228,11 +230,11 @@ impl Subject for Running {
             Change::Remove => StoreChange::Remove,
             Change::FreeHeld => StoreChange::FreeHeld,
             Change::Expire => {
-                StoreChange::Limits(AliasLimits { valid_until: Some(found.now), ..found.ledger.limits })
+                StoreChange::Limits(LimitChange { valid_until: Some(found.now), max_usage: None })
             }
-            Change::Uses(uses) => StoreChange::Limits(AliasLimits {
+            Change::Uses(uses) => StoreChange::Limits(LimitChange {
                 max_usage: std::num::NonZeroU32::new(uses),
-                ..found.ledger.limits
+                valid_until: None,
             }),
         };
         drop(self.opened().change(row, change).await.unwrap());

@@ -82,12 +82,16 @@ pub(crate) enum Act {
     Refuse,
     /// Accept after a while.
     AcceptAfter(Duration),
+    /// 5xx at the dot, after a while.
+    RefuseAfter(Duration),
 }
 
 /// A next hop that notes what it accepted.
 pub(crate) struct NextHop {
     pub(crate) address: SocketAddr,
     accepted: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Every verb that it heard, a connection's banner as "connected".
+    pub(crate) heard: Arc<Mutex<Vec<String>>>,
     pub(crate) reached_dot: Arc<tokio::sync::Notify>,
 }
 
@@ -97,14 +101,19 @@ impl NextHop {
         let address = listener.local_addr().unwrap();
         let accepted: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let reached_dot: Arc<tokio::sync::Notify> = Arc::default();
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let verbs = heard.clone();
         let (all, dot, count) = (accepted.clone(), reached_dot.clone(), Arc::new(Mutex::new(0usize)));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (all, dot, count, script) = (all.clone(), dot.clone(), count.clone(), script.clone());
-                tokio::spawn(async move { drop(converse(stream, &all, &dot, &count, &script).await) });
+                let verbs = verbs.clone();
+                tokio::spawn(
+                    async move { drop(converse(stream, &all, &verbs, &dot, &count, &script).await) },
+                );
             }
         });
-        Self { address, accepted, reached_dot }
+        Self { address, accepted, heard, reached_dot }
     }
 
     /// Accepts everything.
@@ -132,17 +141,20 @@ impl NextHop {
 async fn converse(
     stream: TcpStream,
     all: &Mutex<Vec<Vec<u8>>>,
+    verbs: &Mutex<Vec<String>>,
     dot: &tokio::sync::Notify,
     count: &Mutex<usize>,
     script: &Script,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
+    verbs.lock().unwrap().push("connected".to_owned());
     stream.write_all(b"220 next.test\r\n").await?;
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 0 {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
         line.clear();
+        verbs.lock().unwrap().push(verb.clone());
         match verb.as_str() {
             "EHLO" => stream.write_all(b"250-next.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n").await?,
             "QUIT" => return stream.write_all(b"221 bye\r\n").await,
@@ -161,12 +173,14 @@ async fn converse(
                 };
                 dot.notify_one();
                 let act = script(number);
-                if let Act::AcceptAfter(pause) = act {
+                if let Act::AcceptAfter(pause) | Act::RefuseAfter(pause) = act {
                     tokio::time::sleep(pause).await;
                 }
                 match act {
                     Act::Defer => stream.write_all(b"451 4.3.0 hidden@target.test later\r\n").await?,
-                    Act::Refuse => stream.write_all(b"554 5.7.1 hidden@target.test no\r\n").await?,
+                    Act::Refuse | Act::RefuseAfter(_) => {
+                        stream.write_all(b"554 5.7.1 hidden@target.test no\r\n").await?
+                    }
                     Act::AcceptAndVanish => {
                         all.lock().unwrap().push(message);
                         return Ok(());

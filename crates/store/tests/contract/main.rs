@@ -46,6 +46,7 @@ every_backend! {
     rows::what_was_made_is_found_under_any_key_asked_for,
     rows::a_taken_key_clashes_and_changes_nothing,
     rows::limits_and_pauses_change,
+    rows::two_changes_at_the_same_time_both_hold,
     rows::what_has_ended_stays_ended,
     rows::removal_wipes_and_is_for_ever,
     rows::freeing_gives_back_what_nobody_sends,

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use tempalias_alias::{Answer, Limits, Outcome, Sealed, State};
+use tempalias_alias::{Answer, LimitChange, Limits, Outcome, Sealed, State};
 use tempalias_store::{Change, Created, IDEMPOTENCY_RETENTION, NewRow, Once};
 
 use crate::fixture::{DAY, World, key, reply, sealed, tag};
@@ -41,11 +41,16 @@ pub(crate) async fn a_taken_key_clashes_and_changes_nothing(world: World) {
     assert_eq!(world.store().idempotent_reply(tag(1)).await, Ok(None), "no reply for what was not made");
 }
 
+/// A change that names everything.
+fn all_of(limits: Limits) -> LimitChange {
+    LimitChange { valid_until: limits.valid_until, max_usage: limits.max_usage }
+}
+
 pub(crate) async fn limits_and_pauses_change(mut world: World) {
     let row = world.make(1, 1).await;
     assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
     let limits = Limits { max_usage: NonZeroU32::new(2), ..world.found(row).await.ledger.limits };
-    let found = world.store().change(row, Change::Limits(limits)).await.unwrap().unwrap();
+    let found = world.store().change(row, Change::Limits(all_of(limits))).await.unwrap().unwrap();
     assert_eq!((found.ledger.limits, found.ledger.used), (limits, 1));
     world.settle(row, 1, Outcome::Delivered).await;
     world.reopen();
@@ -59,6 +64,19 @@ pub(crate) async fn limits_and_pauses_change(mut world: World) {
     assert_eq!(world.claim(row, 2, 4).await, Answer::Granted);
 }
 
+pub(crate) async fn two_changes_at_the_same_time_both_hold(world: World) {
+    let row = world.make(1, 5).await;
+    let until = Some(world.now().plus(20 * DAY));
+    let longer = LimitChange { valid_until: until, max_usage: None };
+    let more = LimitChange { valid_until: None, max_usage: NonZeroU32::new(9) };
+    let store = world.store();
+    let (one, other) =
+        tokio::join!(store.change(row, Change::Limits(longer)), store.change(row, Change::Limits(more)));
+    assert!(one.is_ok() && other.is_ok());
+    let limits = world.found(row).await.ledger.limits;
+    assert_eq!((limits.valid_until, limits.max_usage), (until, NonZeroU32::new(9)));
+}
+
 pub(crate) async fn what_has_ended_stays_ended(world: World) {
     let used_up = world.make(1, 1).await;
     assert_eq!(world.claim(used_up, 1, 1).await, Answer::Granted);
@@ -69,10 +87,10 @@ pub(crate) async fn what_has_ended_stays_ended(world: World) {
         Limits { max_usage: NonZeroU32::new(9), valid_until: Some(world.now().plus(400 * DAY)), ..before[0] };
     // Pausing it first opens no way round.
     world.store().change(used_up, Change::Pause).await.unwrap().unwrap();
-    let found = world.store().change(used_up, Change::Limits(more)).await.unwrap().unwrap();
+    let found = world.store().change(used_up, Change::Limits(all_of(more))).await.unwrap().unwrap();
     assert_eq!(found.ledger.limits, before[0]);
     world.pass(11 * DAY);
-    let found = world.store().change(expired, Change::Limits(more)).await.unwrap().unwrap();
+    let found = world.store().change(expired, Change::Limits(all_of(more))).await.unwrap().unwrap();
     assert_eq!(found.ledger.limits, before[1]);
 }
 
@@ -82,7 +100,8 @@ pub(crate) async fn removal_wipes_and_is_for_ever(mut world: World) {
     assert_eq!((removed.ledger.state, &removed.sealed), (State::Removed, &Sealed::default()));
     world.reopen();
     let limits = Limits { max_usage: NonZeroU32::new(50), ..removed.ledger.limits };
-    let changes = [Change::Resume, Change::Pause, Change::Limits(limits), Change::FreeHeld, Change::Remove];
+    let changes =
+        [Change::Resume, Change::Pause, Change::Limits(all_of(limits)), Change::FreeHeld, Change::Remove];
     for change in changes {
         assert_eq!(world.store().change(row, change).await, Ok(Some(removed.clone())));
     }

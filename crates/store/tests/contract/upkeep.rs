@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tempalias_alias::{Answer, Outcome, RETENTION, Rate, RowKey};
+use tempalias_alias::{Answer, LimitChange, Outcome, RETENTION, Rate, RowKey};
 use tempalias_store::{Change, Created, IDEMPOTENCY_RETENTION, NewRow, Once, ROW_RETENTION, Swept};
 
 use crate::fixture::{DAY, World, key, reply, tag};
@@ -42,7 +42,14 @@ pub(crate) async fn sweeping_takes_what_is_over_and_nothing_else(mut world: Worl
     assert_eq!(world.store().find(&[removed]).await, Ok(None), "5 days after its removal");
 
     let longer = world.row(3, 5).limits;
-    world.store().change(lives, Change::Limits(longer)).await.unwrap();
+    world
+        .store()
+        .change(
+            lives,
+            Change::Limits(LimitChange { valid_until: longer.valid_until, max_usage: longer.max_usage }),
+        )
+        .await
+        .unwrap();
     world.pass(4 * DAY + ROW_RETENTION);
     assert_eq!(world.store().sweep().await.unwrap().rows, 2);
     world.reopen();
