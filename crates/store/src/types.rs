@@ -115,6 +115,8 @@ pub struct Listed {
     pub key: RowKey,
     /// Active, paused or removed.
     pub state: State,
+    /// Whether it is over by its own limits, for ever.
+    pub has_ended: bool,
     /// When it ends.
     pub limits: Limits,
     /// Uses granted.

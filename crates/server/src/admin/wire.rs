@@ -110,6 +110,8 @@ pub enum Reply {
 /// A new alias.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MadeLine {
+    /// Its name, without the domain, as the API calls it.
+    pub aid: String,
     /// The whole alias.
     pub address: String,
     /// Where its mail goes.
@@ -177,7 +179,7 @@ pub struct PageLine {
 pub struct ListedLine {
     /// Stands for it in the store; its name cannot be told from it.
     pub id: String,
-    /// `active`, `paused` or `removed`.
+    /// `active`, `paused`, `ended` (used up or expired) or `removed`.
     pub state: String,
     /// When it was made.
     pub created: String,
@@ -246,6 +248,7 @@ fn date(time: UnixTime) -> String {
 impl MadeLine {
     pub(super) fn new(made: &Made, policy: &Policy) -> Self {
         Self {
+            aid: made.id.to_string(),
             address: made.address(),
             target: made.target.to_string(),
             valid_until: made.limits.valid_until.map(date),
@@ -285,9 +288,10 @@ impl From<View> for AliasLine {
 impl From<Listed> for ListedLine {
     fn from(listed: Listed) -> Self {
         let state = match listed.state {
+            State::Removed => "removed",
+            _ if listed.has_ended => "ended",
             State::Active => "active",
             State::Paused => "paused",
-            State::Removed => "removed",
         };
         Self {
             id: listed.key.to_string(),

@@ -86,6 +86,7 @@ pub(super) fn list(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rus
     let listed = |found: Found| Listed {
         key: found.key,
         state: found.ledger.state,
+        has_ended: found.ledger.has_ended(at.now),
         limits: found.ledger.limits,
         used: found.ledger.used,
         held: u32::try_from(found.ledger.held(at.now)).unwrap_or(u32::MAX),

@@ -78,7 +78,7 @@ fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Inline checkpoints every 4 MiB: p99 of a commit stays at 19 ms; a background checkpointer would let the
-    // log grow without bound under constant writes (both measured, docs/decisions).
+    // log grow without bound under constant writes (both measured, docs/decisions/007).
     connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
     // Zeros over what is deleted, so that a removed alias is gone from the file too. Cheap here: rows are small,

@@ -92,6 +92,8 @@ pub(crate) async fn what_has_ended_stays_ended(world: World) {
     world.pass(11 * DAY);
     let found = world.store().change(expired, Change::Limits(all_of(more))).await.unwrap().unwrap();
     assert_eq!(found.ledger.limits, before[1]);
+    let listed = world.store().list(None, 10).await.unwrap();
+    assert!(listed.len() == 2 && listed.iter().all(|row| row.has_ended), "{listed:?}");
 }
 
 pub(crate) async fn removal_wipes_and_is_for_ever(mut world: World) {
