@@ -62,7 +62,7 @@ pub(super) fn change(at: &Context<'_>, key: RowKey, change: &Change) -> rusqlite
         // What has ended stays so, even if it ended between the caller's look and now.
         Change::Limits(_) if found.ledger.has_ended(at.now) => {}
         Change::Limits(change) => {
-            set_limits(at, key, found.ledger.state, &found.ledger.limits.changed(*change))?
+            set_limits(at, key, found.ledger.state, &found.ledger.limits.changed(*change))?;
         }
         Change::Pause => set_state(at, key, State::Paused)?,
         Change::Resume => set_state(at, key, State::Active)?,
