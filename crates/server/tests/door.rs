@@ -110,6 +110,21 @@ async fn a_message_that_will_not_be_taken_holds_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn uncounted_mail_leaves_nothing_to_settle() {
+    let folder = tempfile::tempdir().unwrap();
+    let next_hop = NextHop::accepting().await;
+    let server = Running::start(folder.path(), next_hop.address, "");
+    let to = server.alias(0).await;
+    let mut sender = Sender::greeted(server.smtp).await;
+    assert_eq!(sender.send(&to, "<uncounted@x>").await, 250);
+    // Whatever were still to be written would be tried for seconds.
+    std::fs::rename(folder.path().join("aliases.db"), folder.path().join("away.db")).unwrap();
+    assert_eq!(sender.say("QUIT").await.0, 221);
+    let ended = tokio::time::timeout(Duration::from_millis(2500), server.ended()).await;
+    assert_eq!(ended, Ok(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_to_end_idle_sessions_hear_421_and_a_mail_past_its_dot_is_finished() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|_| Act::AcceptAfter(Duration::from_secs(1)))).await;
