@@ -55,6 +55,18 @@ impl View {
 }
 
 impl Standing {
+    /// Its name for programs, the same wherever one reads it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Held => "held",
+            Self::NotYet => "not-yet",
+            Self::Paused => "paused",
+            Self::UsedUp => "used-up",
+            Self::Expired => "expired",
+        }
+    }
+
     pub(crate) fn of(ledger: &Ledger, now: UnixTime) -> Self {
         if ledger.limits.valid_until.is_some_and(|until| now >= until) {
             return Self::Expired;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use tempalias_address::{Domain, DomainError};
 use tempalias_alias::{AliasId, AliasIdError, State, UnixTime};
-use tempalias_service::{Listed, Made, Policy, Standing, View};
+use tempalias_service::{Listed, Made, Policy, View};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -261,18 +261,10 @@ impl MadeLine {
 
 impl From<View> for AliasLine {
     fn from(view: View) -> Self {
-        let state = match view.standing {
-            Standing::Active => "active",
-            Standing::Held => "held",
-            Standing::NotYet => "not-yet",
-            Standing::Paused => "paused",
-            Standing::UsedUp => "used-up",
-            Standing::Expired => "expired",
-        };
         Self {
             address: view.address(),
             target: view.target.map(|target| target.to_string()),
-            state: state.to_owned(),
+            state: view.standing.name().to_owned(),
             paused: view.paused,
             created: date(view.created),
             valid_from: view.limits.valid_from.map(date),

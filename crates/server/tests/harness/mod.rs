@@ -1,6 +1,6 @@
 //! A whole server in this process, a next hop and senders, all on loopback.
 
-#![allow(dead_code, clippy::allow_attributes_without_reason, clippy::allow_attributes)]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test uses a part of this")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

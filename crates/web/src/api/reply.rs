@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 use tempalias_alias::{Limits, ManageSecret, UnixTime};
-use tempalias_service::{Made, Policy, Standing, View};
+use tempalias_service::{Made, Policy, View};
 
 use crate::when;
 
@@ -72,7 +72,7 @@ impl AliasReply {
             },
             held: view.held,
             used: view.used,
-            state: state(view.standing),
+            state: view.standing.name(),
             paused: view.paused,
         }
     }
@@ -93,16 +93,5 @@ impl Common {
             remaining: None,
             manage_url: String::new(),
         }
-    }
-}
-
-fn state(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Active => "active",
-        Standing::Held => "held",
-        Standing::NotYet => "not-yet",
-        Standing::Paused => "paused",
-        Standing::UsedUp => "used-up",
-        Standing::Expired => "expired",
     }
 }
