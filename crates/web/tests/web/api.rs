@@ -351,6 +351,7 @@ async fn the_description_names_every_route() {
     let document = site.get("/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.keys().collect::<Vec<_>>(), ["/aliases", "/aliases/{aid}"]);
+    assert!(paths["/aliases/{aid}"]["patch"]["responses"]["409"].is_object(), "an alias that has ended");
     let made = site.post(BODY_2010).await.json();
     let described = document["components"]["schemas"]["MadeAlias"]["properties"].as_object().unwrap();
     assert_eq!(described.keys().collect::<Vec<_>>(), made.as_object().unwrap().keys().collect::<Vec<_>>());
