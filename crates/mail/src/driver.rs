@@ -44,7 +44,8 @@ struct Driver {
 pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, address: IpAddr, number: u64, seat: Seat) {
     let running = shared.running();
     let smarthost_size = shared.parts.outside.smarthost_size();
-    let peer = Peer { address, session: number, smarthost_size };
+    let owner = shared.parts.store.owner();
+    let peer = Peer { address, session: number, owner, smarthost_size };
     let mut session = Session::new(shared.parts.policy.clone(), peer, now(&shared));
     let mut driver = Driver {
         claims: Outstanding::new(shared.clone(), running.clone()),
@@ -214,7 +215,9 @@ impl Driver {
         let Some(connection) = &mut self.upstream else {
             return Event::BodySent(Err(BodyFailed { dot_may_have_left: false, pending: None }));
         };
-        let sending = connection.send_body(outgoing.prefix(), outgoing.segments());
+        let store = &self.shared.parts.store;
+        let may_end = || outgoing.claimed_by().is_none_or(|owner| store.may_send(owner));
+        let sending = connection.send_body(outgoing.prefix(), outgoing.segments(), may_end);
         Event::BodySent(match timeout_at(deadline.into(), sending).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failed)) => Err(BodyFailed {

@@ -123,18 +123,25 @@ impl Connection {
     }
 
     /// Writes a message: `prefix`, then `segments`, which are the message as it travels, dots stuffed, and end with
-    /// the final dot. That dot leaves in one write with what stands before it.
+    /// the final dot. That dot leaves in one write with what stands before it, and only if `may_end` says so just
+    /// before.
     ///
     /// May be dropped; [`Connection::dot_may_have_left`] then says what that means. The connection is broken.
     ///
     /// # Errors
-    /// [`BodyFailed`], also when the next hop said something before anything was written.
-    pub async fn send_body(&mut self, prefix: &[u8], segments: &[Bytes]) -> Result<(), BodyFailed> {
+    /// [`BodyFailed`], also when the next hop said something before anything was written, and when `may_end` said
+    /// no.
+    pub async fn send_body(
+        &mut self,
+        prefix: &[u8],
+        segments: &[Bytes],
+        may_end: impl Fn() -> bool + Send + Sync,
+    ) -> Result<(), BodyFailed> {
         self.dot_may_have_left = false;
         if !self.inbox.is_empty() {
             return Err(BodyFailed { dot_may_have_left: false });
         }
-        let sent = body::send(&self.stream, prefix, segments, &mut self.dot_may_have_left).await;
+        let sent = body::send(&self.stream, prefix, segments, may_end, &mut self.dot_may_have_left).await;
         sent.map_err(|_| BodyFailed { dot_may_have_left: self.dot_may_have_left })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Fingerprint, Outcome, RowKey};
+use tempalias_alias::{Attempt, ClaimRequest, ClientTag, Fingerprint, Outcome, Owner, RowKey};
 use tempalias_smtp::Reply;
 
 use crate::{Body, NextHop, Permit, Summary};
@@ -80,13 +80,21 @@ pub enum After {
 pub struct Outgoing {
     prefix: Vec<u8>,
     body: Body,
+    claimed_by: Option<Owner>,
 }
 
 impl Outgoing {
     /// `permits` are those of all the recipients that the next hop was told: the proof that each may have it. None
     /// if one has no permit.
     pub(crate) fn new(permits: &[Permit], told: usize, prefix: Vec<u8>, body: Body) -> Option<Self> {
-        (told > 0 && permits.len() == told).then_some(Self { prefix, body })
+        let claimed_by = permits.iter().find_map(Permit::owner);
+        (told > 0 && permits.len() == told).then_some(Self { prefix, body, claimed_by })
+    }
+
+    /// Whose claims permit it, if any were needed: its dot may leave only while the store counts that owner among
+    /// the living. Otherwise another node may have taken the message over.
+    pub fn claimed_by(&self) -> Option<Owner> {
+        self.claimed_by
     }
 
     /// The header lines that we add.

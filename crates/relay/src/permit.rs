@@ -1,6 +1,6 @@
 //! Proof that a message may be sent to a recipient.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, RowKey};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, Owner, RowKey};
 
 /// The right to send one message to one recipient.
 #[derive(Debug)]
@@ -39,6 +39,14 @@ impl Permit {
     pub(crate) fn claim(&self) -> Option<(RowKey, Fingerprint)> {
         match self {
             Self::Claimed(ticket) => Some((ticket.row, ticket.message)),
+            Self::Uncounted | Self::Operator => None,
+        }
+    }
+
+    /// Who claimed it, if it is a claim.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Claimed(ticket) => Some(ticket.attempt.owner),
             Self::Uncounted | Self::Operator => None,
         }
     }

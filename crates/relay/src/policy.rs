@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempalias_address::{Domain, Mailbox};
-use tempalias_alias::{Keys, Owner};
+use tempalias_alias::Keys;
 
 /// Where a message goes next. Recipients of one transaction share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,8 +39,6 @@ pub struct Policy {
     pub public_url: String,
     /// The server's keys.
     pub keys: Arc<Keys>,
-    /// This run of this program, for claims.
-    pub owner: Owner,
     /// Every number.
     pub limits: Limits,
 }

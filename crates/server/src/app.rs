@@ -94,7 +94,7 @@ impl App {
         let health = listen::bind_all("admin_http.listen", &config.admin_http.listen)?;
         let admin = Some(AdminSocket::bind(&config.admin_socket.path)?);
         let mail = Server::new(Parts {
-            policy: Arc::new(wiring::relay_policy(config, keys, store.owner())),
+            policy: Arc::new(wiring::relay_policy(config, keys)),
             outside: outside(config, &listen::addresses(&smtp))?,
             store: store.clone(),
             smarthost: config.delivery.smarthost.as_ref().map(wiring::smarthost),

@@ -182,6 +182,14 @@ impl Store {
         }
     }
 
+    /// Whether a message that `owner` claimed a use for may still be given its dot. Not, once others may take
+    /// `owner` for dead: its claim may be another node's by now.
+    pub fn may_send(&self, owner: Owner) -> bool {
+        match self {
+            Self::Embedded(store) => store.owner() == owner,
+        }
+    }
+
     /// The store's time.
     pub fn now(&self) -> UnixTime {
         match self {

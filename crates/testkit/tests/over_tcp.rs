@@ -99,7 +99,7 @@ impl Running {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         self.address = listener.local_addr().unwrap();
-        let (policy, next_hop) = (self.policy(&store), self.setup.next_hop);
+        let (policy, next_hop) = (self.policy(), self.setup.next_hop);
         self.store = Some(store.clone());
         runtime.spawn(async move {
             let server = Server::new(parts(policy, store, next_hop));
@@ -108,7 +108,7 @@ impl Running {
         self.runtime = Some(runtime);
     }
 
-    fn policy(&self, store: &Store) -> Policy {
+    fn policy(&self) -> Policy {
         let mut limits = Limits::default();
         for (key, value) in &self.setup.config {
             set(&mut limits, key, value);
@@ -120,7 +120,6 @@ impl Running {
             delivery: DeliveryPolicy::Smarthost,
             public_url: "https://alias.test".into(),
             keys: self.keys.clone(),
-            owner: store.owner(),
             limits,
         }
     }

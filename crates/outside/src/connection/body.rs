@@ -24,17 +24,19 @@ pub struct BodyFailed {
     pub dot_may_have_left: bool,
 }
 
-/// Writes it all; sets `dot_may_have_left` before the first write with any octet of the dot.
+/// Writes it all; sets `dot_may_have_left` before the first write with any octet of the dot, which is made only if
+/// `may_end` says so at that moment.
 pub(super) async fn send(
     stream: &TcpStream,
     prefix: &[u8],
     segments: &[Bytes],
+    may_end: impl Fn() -> bool + Send + Sync,
     dot_may_have_left: &mut bool,
 ) -> io::Result<()> {
     let mut unsent = Unsent::new(prefix, segments);
     while unsent.octets > 0 {
         stream.writable().await?;
-        let written = unsent.write_to(stream, dot_may_have_left)?;
+        let written = unsent.write_to(stream, &may_end, dot_may_have_left)?;
         unsent.advance(written);
     }
     Ok(())
@@ -71,7 +73,12 @@ impl<'a> Unsent<'a> {
     }
 
     /// One write; how many octets the kernel took.
-    fn write_to(&self, stream: &TcpStream, dot_may_have_left: &mut bool) -> io::Result<usize> {
+    fn write_to(
+        &self,
+        stream: &TcpStream,
+        may_end: impl Fn() -> bool,
+        dot_may_have_left: &mut bool,
+    ) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
         let (mut used, mut offered, budget) = (0, 0, self.budget());
         for (slice, piece) in slices.iter_mut().zip(self.pieces()) {
@@ -82,12 +89,13 @@ impl<'a> Unsent<'a> {
                 break;
             }
         }
+        let has_dot = offered + DOT > self.octets;
         // A reply that is here before the dot answers something else: the dot must not follow it.
-        if offered + DOT > self.octets && !*dot_may_have_left && has_spoken(stream) {
+        if has_dot && !*dot_may_have_left && (has_spoken(stream) || !may_end()) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let before = *dot_may_have_left;
-        *dot_may_have_left |= offered + DOT > self.octets;
+        *dot_may_have_left |= has_dot;
         match stream.try_write_vectored(slices.get(..used).unwrap_or_default()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // The kernel had no room: nothing of this write went anywhere.

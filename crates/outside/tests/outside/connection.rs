@@ -121,7 +121,7 @@ async fn a_message_arrives_byte_for_byte() {
         segments.push(Bytes::new());
         segments.push(Bytes::from_static(b"\r\n"));
         let mut connection = connect(&hop).await;
-        soon(connection.send_body(b"Received: us\r\n", &segments)).await.unwrap();
+        soon(connection.send_body(b"Received: us\r\n", &segments, || true)).await.unwrap();
         assert!(connection.dot_may_have_left());
         drop(connection);
         let expected = [b"Received: us\r\n", segments.concat().as_slice()].concat();
@@ -147,7 +147,7 @@ async fn a_short_message_and_its_dot_arrive_as_one() {
     for _ in 0..20 {
         let mut connection = connect(&hop).await;
         let segments = [&b"a: b\r\n"[..], b"\r\nbody\r", b"\n", b".\r", b"\n"].map(Bytes::from_static);
-        soon(connection.send_body(b"Received: us\r\n", &segments)).await.unwrap();
+        soon(connection.send_body(b"Received: us\r\n", &segments, || true)).await.unwrap();
         assert_eq!(soon(arrived.recv()).await.unwrap(), b"Received: us\r\na: b\r\n\r\nbody\r\n.\r\n");
     }
 }
@@ -164,7 +164,7 @@ async fn an_early_refusal_is_found_behind_the_broken_write() {
     .await;
     let mut connection = connect(&hop).await;
     let segments = vec![Bytes::from(vec![b'x'; 1 << 20]); 40];
-    let failed = soon(connection.send_body(b"", &segments)).await.unwrap_err();
+    let failed = soon(connection.send_body(b"", &segments, || true)).await.unwrap_err();
     assert_eq!(failed, BodyFailed { dot_may_have_left: false });
     let reply = soon(connection.pending_reply()).await.unwrap();
     assert_eq!(reply.refusal().unwrap().1.detail, 4);
@@ -184,7 +184,7 @@ async fn no_dot_is_written_to_who_has_hung_up() {
     let mut connection = connect(&that_says("", true).await).await;
     // Until the close has arrived here.
     assert_eq!(soon(connection.reply()).await.unwrap_err(), Lost::Closed);
-    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")])).await;
+    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")], || true)).await;
     assert_eq!(failed, Err(BodyFailed { dot_may_have_left: false }));
 }
 
@@ -193,9 +193,25 @@ async fn no_dot_is_written_to_who_has_hung_up() {
 async fn no_dot_follows_an_answer_that_came_before_it() {
     let mut connection = connect(&that_says("250 stale\r\n", false).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")])).await;
+    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")], || true)).await;
     assert_eq!(failed, Err(BodyFailed { dot_may_have_left: false }));
     assert_eq!(soon(connection.pending_reply()).await.unwrap().code(), 250);
+}
+
+/// Who may no longer speak for its claims stops before the dot, and leaves no doubt; what stands before it may go.
+#[tokio::test]
+async fn no_dot_is_written_once_it_may_not_be() {
+    let mut connection = connect(&that_says("", false).await).await;
+    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")], || false)).await;
+    assert_eq!(failed, Err(BodyFailed { dot_may_have_left: false }));
+    // Asked just before the write with the dot, not when the message begins.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let may_end = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 100;
+    let mut connection = connect(&that_says("", false).await).await;
+    let segments = vec![Bytes::from(vec![b'x'; 1 << 20]); 4];
+    let failed = soon(connection.send_body(b"", &segments, may_end)).await;
+    assert_eq!(failed, Err(BodyFailed { dot_may_have_left: false }));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 /// A deadline drops the writing of a long message: the caller can ask how far it got.
@@ -210,10 +226,12 @@ async fn a_dropped_body_tells_whether_its_dot_may_have_left() {
     .await;
     let segments = vec![Bytes::from(vec![b'x'; 1 << 20]); 40];
     let mut connection = connect(&stalled).await;
-    assert!(timeout(Duration::from_millis(100), connection.send_body(b"", &segments)).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(100), connection.send_body(b"", &segments, || true)).await.is_err()
+    );
     assert!(!connection.dot_may_have_left());
     let mut connection = connect(&hop).await;
-    soon(connection.send_body(b"", &segments)).await.unwrap();
+    soon(connection.send_body(b"", &segments, || true)).await.unwrap();
     assert!(connection.dot_may_have_left());
 }
 
@@ -222,7 +240,7 @@ async fn nothing_is_sent_to_one_that_already_answered() {
     let hop = that_says("354 go\r\n250 2.0.0 thanks\r\n", false).await;
     let mut connection = connect(&hop).await;
     assert_eq!(soon(connection.reply()).await.unwrap().code(), 354);
-    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")])).await;
+    let failed = soon(connection.send_body(b"", &[Bytes::from_static(b"x\r\n.\r\n")], || true)).await;
     assert_eq!(failed, Err(BodyFailed { dot_may_have_left: false }));
     assert_eq!(soon(connection.pending_reply()).await.unwrap().code(), 250);
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tempalias_alias::{Keys, Owner};
+use tempalias_alias::Keys;
 use tempalias_mail::DoorLimits;
 use tempalias_outside::dial::Timeouts;
 use tempalias_outside::dns::Settings;
@@ -18,7 +18,7 @@ const OTHER_FILES: u64 = 64;
 /// Files of one session: its sender's connection and its next hop's.
 const FILES_PER_SESSION: u64 = 2;
 
-pub(super) fn relay_policy(config: &Config, keys: Arc<Keys>, owner: Owner) -> Policy {
+pub(super) fn relay_policy(config: &Config, keys: Arc<Keys>) -> Policy {
     let smarthost = config.delivery.smarthost.is_some();
     Policy {
         hostname: config.hostname.clone(),
@@ -27,7 +27,6 @@ pub(super) fn relay_policy(config: &Config, keys: Arc<Keys>, owner: Owner) -> Po
         delivery: if smarthost { DeliveryPolicy::Smarthost } else { DeliveryPolicy::Mx },
         public_url: config.http.public_url.as_str().to_owned(),
         keys,
-        owner,
         limits: Limits {
             max_message_size: config.smtp.max_message_size.bytes() as u64,
             max_recipients: config.smtp.max_recipients as usize,

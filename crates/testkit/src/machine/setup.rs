@@ -15,7 +15,7 @@ pub(super) fn owner(boot: u64) -> Owner {
     Owner { node: 1, boot }
 }
 
-pub(super) fn policy(dialogue: &Dialogue, keys: &Arc<Keys>, boot: u64) -> Result<Policy, String> {
+pub(super) fn policy(dialogue: &Dialogue, keys: &Arc<Keys>) -> Result<Policy, String> {
     let number = |key: &str| size(dialogue.config(key));
     let small =
         |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| format!("{key}: too large")));
@@ -47,7 +47,6 @@ pub(super) fn policy(dialogue: &Dialogue, keys: &Arc<Keys>, boot: u64) -> Result
         },
         public_url: "https://alias.test".into(),
         keys: keys.clone(),
-        owner: owner(boot),
         limits,
     })
 }

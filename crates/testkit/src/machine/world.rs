@@ -110,7 +110,7 @@ impl World {
         let old = ServerKey::new([2; 32]);
         let old_key = old.id();
         let keys = Arc::new(Keys::new(ServerKey::new([1; 32]), vec![old]));
-        let policy = Arc::new(policy(dialogue, &keys, 1)?);
+        let policy = Arc::new(policy(dialogue, &keys)?);
         let smarthost_size = size(dialogue.config("smarthost_size"))?;
         Ok(Self {
             sides: Default::default(),
@@ -213,8 +213,8 @@ impl World {
         }
         self.sessions += 1;
         let address = if lane == Lane::First { [192, 0, 2, 1] } else { [192, 0, 2, 2] };
-        let peer =
-            Peer { address: address.into(), session: self.sessions, smarthost_size: self.smarthost_size };
+        let (session, owner) = (self.sessions, owner(self.boot));
+        let peer = Peer { address: address.into(), session, owner, smarthost_size: self.smarthost_size };
         let session = Session::new(self.policy.clone(), peer, self.moment());
         let said = std::mem::take(&mut self.side(lane).said);
         *self.side(lane) = Side { session: Some(session), said, ..Side::default() };
@@ -243,17 +243,6 @@ impl World {
             let said = std::mem::take(&mut side.said);
             *side = Side { said, ..Side::default() };
         }
-        let policy = &*self.policy;
-        self.policy = Arc::new(Policy {
-            hostname: policy.hostname.clone(),
-            domains: policy.domains.clone(),
-            operator: policy.operator.clone(),
-            delivery: policy.delivery,
-            public_url: policy.public_url.clone(),
-            keys: policy.keys.clone(),
-            owner: owner(self.boot),
-            limits: policy.limits,
-        });
         self.transcript.push("crash".into());
     }
 
