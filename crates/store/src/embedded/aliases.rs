@@ -83,16 +83,7 @@ pub(super) fn change(at: &Context<'_>, key: RowKey, change: &Change) -> rusqlite
 
 /// A page of rows as an operator sees them.
 pub(super) fn list(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rusqlite::Result<Vec<Listed>> {
-    let listed = |found: Found| Listed {
-        key: found.key,
-        state: found.ledger.state,
-        has_ended: found.ledger.has_ended(at.now),
-        limits: found.ledger.limits,
-        used: found.ledger.used,
-        held: u32::try_from(found.ledger.held(at.now)).unwrap_or(u32::MAX),
-        created: found.created,
-    };
-    Ok(rows::page(at, after, limit)?.into_iter().map(listed).collect())
+    Ok(rows::page(at, after, limit)?.into_iter().map(Listed::from).collect())
 }
 
 fn insert(at: &Context<'_>, row: &NewRow) -> rusqlite::Result<()> {

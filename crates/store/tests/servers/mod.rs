@@ -1,0 +1,227 @@
+//! Real servers of Redis for tests: one, or a Cluster, on private sockets and ports. They end with the test, even if it
+//! is killed.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempalias_store::RedisAddress;
+
+/// Longest that a server may take to do what a test waits for, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The folder of the programs that `tests/install` unpacks, or wherever the system has them.
+fn program(name: &str) -> PathBuf {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/redis/usr/bin").join(name);
+    if unpacked.exists() { unpacked } else { name.into() }
+}
+
+/// Runs a server; its shell kills it when our end of the pipe is gone.
+const KEEPER: &str =
+    r#"bin=$1; shift; "$bin" "$@" >/dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null"#;
+
+/// One server in a folder of its own.
+pub(crate) struct Server {
+    folder: tempfile::TempDir,
+    options: Vec<String>,
+    keeper: Child,
+    pid: u32,
+    /// Its port; none: it has only a socket.
+    port: Option<u16>,
+}
+
+impl Server {
+    /// On a socket in a folder of its own, with these options beside.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        Self::launch(None, options)
+    }
+
+    /// On a TCP port.
+    pub(crate) fn on_port(port: u16, options: &[&str]) -> Self {
+        Self::launch(Some(port), options)
+    }
+
+    fn launch(port: Option<u16>, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let (keeper, pid) = run(folder.path(), port, &options);
+        let server = Self { folder, options, keeper, pid, port };
+        server.wait_until_it_answers();
+        server
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn address(&self) -> RedisAddress {
+        match self.port {
+            Some(port) => format!("redis://127.0.0.1:{port}").parse().unwrap(),
+            None => format!("unix:{}", self.socket().display()).parse().unwrap(),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap()
+    }
+
+    /// What redis-cli prints for a command.
+    pub(crate) fn cli(&self, command: &[&str]) -> String {
+        let mut cli = Command::new(program("redis-cli"));
+        match self.port {
+            Some(port) => cli.arg("-p").arg(port.to_string()),
+            None => cli.arg("-s").arg(self.socket()),
+        };
+        let output = cli.args(command).output().expect("redis-cli: run tests/install first");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    pub(crate) fn wait_until_it_answers(&self) {
+        wait_for("a server answers", || self.cli(&["PING"]) == "PONG");
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().unwrap();
+    }
+
+    /// Starts again, on the same data if it kept any.
+    pub(crate) fn restart(&mut self) {
+        drop(std::fs::remove_file(self.socket()));
+        (self.keeper, self.pid) = run(self.folder.path(), self.port, &self.options);
+    }
+
+    /// Whatever it saved is gone.
+    pub(crate) fn forget(&self) {
+        for entry in std::fs::read_dir(self.folder()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else if path.extension().is_some_and(|end| end == "rdb" || end == "aof") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let done = Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        drop(self.keeper.wait());
+    }
+}
+
+fn run(folder: &Path, port: Option<u16>, options: &[String]) -> (Child, u32) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", KEEPER, "keeper"]).arg(program("redis-server")).current_dir(folder);
+    shell.args(["--dir", ".", "--save", "", "--port"]).arg(port.unwrap_or(0).to_string());
+    shell.args(["--bind", "127.0.0.1", "--unixsocket", "s", "--logfile", "log"]).args(options);
+    let mut keeper = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (keeper, line.trim().parse().unwrap())
+}
+
+/// A Cluster of masters with replicas.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Server>,
+    masters: usize,
+}
+
+impl Cluster {
+    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
+        // A port may be taken between our look and the server's start: another try finds others.
+        for _ in 0..5 {
+            if let Some(cluster) = Self::try_start(masters, replicas) {
+                return cluster;
+            }
+        }
+        panic!("no Cluster came up: run tests/install first, and see that ports on 127.0.0.1 can be had");
+    }
+
+    fn try_start(masters: usize, replicas: usize) -> Option<Self> {
+        let count = masters * (1 + replicas);
+        let ports = free_ports(2 * count);
+        let nodes: Vec<Server> = ports
+            .chunks(2)
+            .map(|ports| {
+                let bus = ports[1].to_string();
+                let options = [
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-port",
+                    &bus,
+                    "--cluster-node-timeout",
+                    "2000",
+                    "--appendonly",
+                    "yes",
+                    "--appendfsync",
+                    "always",
+                    "--repl-diskless-sync-delay",
+                    "0",
+                ];
+                Server::on_port(ports[0], &options)
+            })
+            .collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
+        let made = Command::new(program("redis-cli"))
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
+            .output()
+            .unwrap();
+        let cluster = Self { nodes, masters };
+        made.status.success().then(|| {
+            cluster.wait_until_it_is_whole();
+            cluster
+        })
+    }
+
+    /// Every node agrees, and every replica follows.
+    fn wait_until_it_is_whole(&self) {
+        for node in &self.nodes {
+            wait_for("the Cluster is whole", || {
+                let info = node.cli(&["CLUSTER", "INFO"]);
+                let replicas = node.cli(&["INFO", "replication"]);
+                info.contains("cluster_state:ok")
+                    && (replicas.contains("role:master") || replicas.contains("master_link_status:up"))
+            });
+        }
+        let masters = self.nodes.iter().filter(|node| node.cli(&["ROLE"]).starts_with("master")).count();
+        assert_eq!(masters, self.masters);
+    }
+
+    pub(crate) fn address(&self) -> RedisAddress {
+        let nodes: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        format!("redis+cluster://{}", nodes.join(",")).parse().unwrap()
+    }
+}
+
+/// Ports that nobody listens on at this moment.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// Waits until something is so.
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came to this: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
