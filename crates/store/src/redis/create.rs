@@ -13,14 +13,25 @@ use super::rows::millis;
 use super::script::{CONFIRM, CREATE, RESERVE};
 use crate::{Created, IDEMPOTENCY_RETENTION, Idempotent, NewRow, Once, StoreError};
 
+/// Who makes a row: the name of the request, and until when that name is reserved. A row tells it, so that a second
+/// making of the same is no clash. Empty: nobody who could come again.
+#[derive(Default)]
+struct Maker(String);
+
+impl Maker {
+    fn of(name: ClientTag, until: &str) -> Self {
+        Self(format!("{}:{until}", Hex(&name.0)))
+    }
+}
+
 /// What stands under an Idempotency-Key.
 enum Reserved {
     Nothing,
     /// Reserved for us just now.
-    New,
+    New(Maker),
     Done(Idempotent),
     /// A row was being made, and nobody knows how that ended.
-    Pending(Idempotent, Box<NewRow>),
+    Pending(Idempotent, Maker, Box<NewRow>),
 }
 
 impl Core {
@@ -39,23 +50,24 @@ impl Core {
                 None => Ok(Created::Clash),
             };
         }
-        let Some(once) = once else { return self.make(&row, None).await };
+        let Some(once) = once else { return self.make(&row, &Maker::default()).await };
         match self.reserve(once.name, Some((&once.reply, &row))).await? {
             Reserved::Done(reply) => Ok(Created::Replayed(reply)),
-            Reserved::Pending(reply, row) => self.finish(once.name, reply, &row).await,
-            Reserved::New | Reserved::Nothing => {
-                let made = self.make(&row, Some(once.name)).await?;
+            Reserved::Pending(reply, maker, row) => self.finish(once.name, reply, &maker, &row).await,
+            Reserved::New(maker) => {
+                let made = self.make(&row, &maker).await?;
                 self.confirm(once.name, row.key, &made).await?;
                 Ok(made)
             }
+            Reserved::Nothing => Err(nonsense()),
         }
     }
 
     pub(super) async fn idempotent_reply(&self, name: ClientTag) -> Result<Option<Idempotent>, StoreError> {
         match self.reserve(name, None).await? {
-            Reserved::Nothing | Reserved::New => Ok(None),
+            Reserved::Nothing | Reserved::New(_) => Ok(None),
             Reserved::Done(reply) => Ok(Some(reply)),
-            Reserved::Pending(reply, row) => match self.finish(name, reply, &row).await? {
+            Reserved::Pending(reply, maker, row) => match self.finish(name, reply, &maker, &row).await? {
                 Created::Replayed(reply) => Ok(Some(reply)),
                 Created::Done | Created::Clash => Ok(None),
             },
@@ -64,8 +76,14 @@ impl Core {
 
     /// Makes the row that an earlier request was about to make. If its name is taken, that request never made
     /// anything: its caller has drawn another name, or is gone.
-    async fn finish(&self, name: ClientTag, reply: Idempotent, row: &NewRow) -> Result<Created, StoreError> {
-        let made = self.make(row, Some(name)).await?;
+    async fn finish(
+        &self,
+        name: ClientTag,
+        reply: Idempotent,
+        maker: &Maker,
+        row: &NewRow,
+    ) -> Result<Created, StoreError> {
+        let made = self.make(row, maker).await?;
         self.confirm(name, row.key, &made).await?;
         Ok(if made == Created::Done { Created::Replayed(reply) } else { Created::Clash })
     }
@@ -75,16 +93,15 @@ impl Core {
         Ok(found.iter().any(Option::is_some))
     }
 
-    async fn make(&self, row: &NewRow, once: Option<ClientTag>) -> Result<Created, StoreError> {
+    async fn make(&self, row: &NewRow, maker: &Maker) -> Result<Created, StoreError> {
         // Before the row: a crash in between keeps a key listed that is not needed, and loses nothing.
         self.note_key(row.key_id, row.limits.valid_until).await?;
         let bucket = bucket_of(row.key);
         let keys = [self.names.row(row.key), self.names.index(bucket)];
         let (max, from, until) =
             (or_empty(row.limits.max_usage), millis(row.limits.valid_from), millis(row.limits.valid_until));
-        let maker = once.map(|name| Hex(&name.0).to_string()).unwrap_or_default();
         let args: [&[u8]; 7] =
-            [&row.key.0, &row.key_id.0, &max, &from, &until, &row.sealed.0, maker.as_bytes()];
+            [&row.key.0, &row.key_id.0, &max, &from, &until, &row.sealed.0, maker.0.as_bytes()];
         match first_word(self.run_in(bucket, &CREATE, &keys, &args).await?)?.as_str() {
             "made" => Ok(Created::Done),
             "clash" => Ok(Created::Clash),
@@ -112,9 +129,10 @@ impl Core {
         let word = fields.text()?;
         match word.as_str() {
             "none" => return Ok(Reserved::Nothing),
-            "new" => return Ok(Reserved::New),
+            "new" => return Ok(Reserved::New(Maker::of(name, &fields.text()?))),
             _ => {}
         }
+        let maker = Maker::of(name, &fields.text()?);
         let reply = Idempotent { body: ClientTag(fields.exactly()?), reply: Sealed(fields.bytes()?.into()) };
         if word == "done" {
             return Ok(Reserved::Done(reply));
@@ -122,7 +140,7 @@ impl Core {
         let (key, key_id) = (RowKey(fields.exactly()?), KeyId(fields.exactly()?));
         let limits = fields.limits()?;
         let sealed = Sealed(fields.bytes()?.into());
-        Ok(Reserved::Pending(reply, Box::new(NewRow { key, key_id, limits, sealed })))
+        Ok(Reserved::Pending(reply, maker, Box::new(NewRow { key, key_id, limits, sealed })))
     }
 
     /// Says how the making ended. If this is lost the next one under the name does it all again, to the same end.

@@ -81,7 +81,7 @@ impl fmt::Debug for RedisOptions {
 #[derive(Clone)]
 pub struct Redis {
     core: Arc<Core>,
-    _supervisor: Arc<Supervisor>,
+    supervisor: Arc<Supervisor>,
 }
 
 /// Ends the supervising task with the last clone of the store.
@@ -135,12 +135,14 @@ impl Redis {
             options,
         });
         let supervisor = supervise::start(core.clone()).await?;
-        Ok(Self { core, _supervisor: Arc::new(Supervisor(supervisor)) })
+        Ok(Self { core, supervisor: Arc::new(Supervisor(supervisor)) })
     }
 
     /// Gives the lease up, so that other nodes need not wait for its end. For a program that ends in order, when
     /// nothing of it is in flight any more.
     pub(crate) async fn close(&self) {
+        // It would take the end of the lease for an outage, and begin another.
+        self.supervisor.0.abort();
         let (owner, _) = self.core.lease.owner();
         // If this fails, the lease runs out by itself.
         drop(self.core.ask(redis::cmd("DEL").arg(self.core.names.lease(owner))).await);

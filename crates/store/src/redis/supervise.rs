@@ -13,7 +13,8 @@ use super::greet::{self, Unfit};
 use super::lease;
 use super::link::{Pipe, Pipes};
 use super::reply::Fields;
-use super::script::RENEW;
+use super::rows::millis;
+use super::script::{NEED, RENEW};
 use super::{Core, RedisOptions};
 use crate::{OpenError, StoreError};
 
@@ -26,6 +27,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(600);
 /// Renewals between two looks at what kind of server it is: somebody may change its configuration.
 const LOOKS: u32 = 3;
+
+/// For how long a sealing key counts as needed without an alias.
+const OWN_KEY_NOTED: Duration = Duration::from_hours(24);
 
 /// What the start learns of the first try.
 type First = oneshot::Sender<Result<(), Unfit>>;
@@ -135,11 +139,21 @@ impl Core {
             return Err(Unfit::MissingKey(missing));
         }
         let marker = self.marker(&pipe, now).await?;
+        self.note_own_key(&mut pipe, now).await?;
         let waiting = match self.options.wait_replicas {
             0 => None,
             _ => Some(self.target.connect().await?),
         };
         Ok(Pipes { all: pipe, waiting, marker })
+    }
+
+    /// Notes our sealing key for a day, before anything is sealed: a node that was given other keys by mistake must not
+    /// begin beside us.
+    async fn note_own_key(&self, pipe: &mut Pipe, now: UnixTime) -> Result<(), Unfit> {
+        let Some(id) = self.options.keys.first() else { return Ok(()) };
+        let until = millis(Some(now.plus(OWN_KEY_NOTED)));
+        pipe.run(&NEED, &[self.names.server_keys()], &[&id.0, &until]).await?;
+        Ok(())
     }
 
     /// What every marker of the store says, if it is the store that this process knows, or was adopted since.

@@ -9,8 +9,8 @@ if not now then
 end
 local old = redis.call('HMGET', KEYS[1], 'until', 'body', 'reply', 'row', 'key', 'm', 'f', 't', 'z')
 if old[1] and tonumber(old[1]) > now then
-  if old[4] then return {'pending', old[2], old[3], old[4], old[5], old[6], old[7], old[8], old[9]} end
-  return {'done', old[2], old[3]}
+  if old[4] then return {'pending', old[1], old[2], old[3], old[4], old[5], old[6], old[7], old[8], old[9]} end
+  return {'done', old[1], old[2], old[3]}
 end
 if #ARGV == 1 then return {'none'} end
 local till = string.format('%.0f', now + tonumber(ARGV[2]))
@@ -18,4 +18,4 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'until', till, 'body', ARGV[3], 'reply', ARGV[4], 'row', ARGV[5], 'key', ARGV[6],
   'm', ARGV[7], 'f', ARGV[8], 't', ARGV[9], 'z', ARGV[10])
 redis.call('PEXPIREAT', KEYS[1], till)
-return {'new'}
+return {'new', till}
