@@ -33,6 +33,7 @@ impl From<RedisError> for Unfit {
         let why = why_not(&error);
         match error.code() {
             _ if error.kind() == redis::ErrorKind::AuthenticationFailed => Self::Wrong(why),
+            _ if why.contains("no Cluster") => Self::Wrong(why),
             Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Self::Wrong(why),
             _ => Self::Failing(why),
         }

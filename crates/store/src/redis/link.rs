@@ -307,6 +307,12 @@ fn fault(error: &RedisError) -> (StoreError, Suspicion) {
         return (StoreError::Timeout, Suspicion::Mute);
     }
     let failed = |words: &str| StoreError::Failed(words.to_owned());
+    if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        return (failed("the server refuses our user or password"), Suspicion::Broken);
+    }
+    if error.to_string().contains("cluster support disabled") {
+        return (failed("the server is no Cluster: write redis:// in store.url"), Suspicion::Broken);
+    }
     match error.code() {
         Some("NOTOURS") => (
             failed(

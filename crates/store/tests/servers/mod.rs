@@ -27,6 +27,7 @@ const KEEPER: &str =
 pub(crate) struct Server {
     folder: tempfile::TempDir,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     keeper: Child,
     pid: u32,
     /// Its port; none: it has only a socket.
@@ -39,16 +40,44 @@ impl Server {
         Self::launch(None, options)
     }
 
+    /// With a clock that [`Server::set_clock`] sets.
+    pub(crate) fn with_clock(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/clock.c");
+        let library = path("clock.so");
+        let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o", &library, source]).status();
+        assert!(made.expect("a C compiler, as for the build").success());
+        std::fs::write(path("clock"), "0").unwrap();
+        let environment = vec![("LD_PRELOAD".to_owned(), library), ("CLOCK_FILE".to_owned(), path("clock"))];
+        Self::launch_in(folder, None, options, environment)
+    }
+
+    /// How far the server's clock is off, in days.
+    pub(crate) fn set_clock(&self, days: i64) {
+        let next = self.folder.path().join("clock.next");
+        std::fs::write(&next, (days * 86_400).to_string()).unwrap();
+        std::fs::rename(next, self.folder.path().join("clock")).unwrap();
+    }
+
     /// On a TCP port.
     pub(crate) fn on_port(port: u16, options: &[&str]) -> Self {
         Self::launch(Some(port), options)
     }
 
     fn launch(port: Option<u16>, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::launch_in(tempfile::tempdir().unwrap(), port, options, Vec::new())
+    }
+
+    fn launch_in(
+        folder: tempfile::TempDir,
+        port: Option<u16>,
+        options: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (keeper, pid) = run(folder.path(), port, &options);
-        let server = Self { folder, options, keeper, pid, port };
+        let (keeper, pid) = run(folder.path(), port, &options, &environment);
+        let server = Self { folder, options, environment, keeper, pid, port };
         server.wait_until_it_answers();
         server
     }
@@ -84,7 +113,10 @@ impl Server {
     }
 
     pub(crate) fn wait_until_it_answers(&self) {
-        wait_for("a server answers", || self.cli(&["PING"]) == "PONG");
+        wait_for("a server answers", || {
+            let answer = self.cli(&["PING"]);
+            answer == "PONG" || answer.starts_with("NOAUTH")
+        });
     }
 
     /// kill -9.
@@ -97,7 +129,7 @@ impl Server {
     /// Starts again, on the same data if it kept any.
     pub(crate) fn restart(&mut self) {
         drop(std::fs::remove_file(self.socket()));
-        (self.keeper, self.pid) = run(self.folder.path(), self.port, &self.options);
+        (self.keeper, self.pid) = run(self.folder.path(), self.port, &self.options, &self.environment);
     }
 
     /// Whatever it saved is gone.
@@ -125,11 +157,17 @@ impl Drop for Server {
     }
 }
 
-fn run(folder: &Path, port: Option<u16>, options: &[String]) -> (Child, u32) {
+fn run(
+    folder: &Path,
+    port: Option<u16>,
+    options: &[String],
+    environment: &[(String, String)],
+) -> (Child, u32) {
     let mut shell = Command::new("sh");
     shell.args(["-c", KEEPER, "keeper"]).arg(program("redis-server")).current_dir(folder);
     shell.args(["--dir", ".", "--save", "", "--port"]).arg(port.unwrap_or(0).to_string());
     shell.args(["--bind", "127.0.0.1", "--unixsocket", "s", "--logfile", "log"]).args(options);
+    shell.envs(environment.iter().cloned());
     let mut keeper = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -209,6 +247,11 @@ impl Cluster {
         let nodes: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
         format!("redis+cluster://{}", nodes.join(",")).parse().unwrap()
     }
+}
+
+/// A port that nobody listens on at this moment.
+pub(crate) fn free_port() -> u16 {
+    free_ports(1)[0]
 }
 
 /// Ports that nobody listens on at this moment.
