@@ -134,11 +134,12 @@ class Evidence:
         return int(connection["route"][3:])
 
     def reached(self, line):
-        """When the last octet of this answer was handed to the node; None: never."""
+        """When the last octet of this answer was handed to the node; None: never, or behind its back."""
         connection = self.connection_of(line)
         if connection is None or connection["s2c"] < line["end"]:
             return None
-        return next(at for at, total in connection["progress"] if total >= line["end"])
+        at = next(at for at, total in connection["progress"] if total >= line["end"])
+        return at if connection["left"] is None or at < connection["left"] else None
 
     def settled_by(self, node, moment):
         """When a node that heard something at this moment has surely made it durable, if it lives."""

@@ -116,7 +116,8 @@ class Judge:
                 for attempt, times in per_attempt.items():
                     if times > 1:
                         self.accuse("P3", f"delivered {times} times in one attempt, {attempt}", message, address)
-                for line in lines[:-1]:
+                # Of the last attempt one is right. That one may be taken earlier than what was stuck on its way.
+                for line in sorted(lines, key=self.evidence.begun)[:-1]:
                     reason = (self.evidence.why_unsettled(line) if counted else self.unread(line))
                     if reason:
                         self.excused[reason] += 1
@@ -135,7 +136,7 @@ class Judge:
         refused = defaultdict(set)
         for line in self.evidence.sink:
             if line["ev"] == "refused":
-                refused[line["m"]].add(line["reply"][:9])
+                refused[line["m"]].add(classes(line["reply"]))
         for attempt in self.evidence.attempts:
             replies = [(to, reply) for to, reply in attempt["rcpt"].items()]
             if attempt["verdict"]:
@@ -149,7 +150,7 @@ class Judge:
     def refusal(self, attempt, to, reply, refused):
         limit = self.evidence.aliases[to]["limit"]
         if not reply.startswith(OVER):
-            if reply[:9] not in refused[attempt["m"]]:
+            if classes(reply) not in refused[attempt["m"]]:
                 self.accuse("P9", f"told {reply!r}, and the next hop never said so", attempt["m"], to)
             return
         self.notes["refused: used up"] += 1
@@ -173,3 +174,8 @@ class Judge:
             if not waits:
                 self.accuse("P9", f"without an end although all is calm; last heard {reply!r} in {last['a']}, "
                             f"{standing['used']} of {limit} used, {standing['held']} held", message, to)
+
+
+def classes(reply):
+    """Class and enhanced code: what is passed on of a next hop's reply."""
+    return reply[0], reply[4:].split(" ")[0]

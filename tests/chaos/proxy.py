@@ -77,6 +77,7 @@ class Connection:
         self.route, self.proxy, self.client, self.server = route, route.proxy, client, None
         self.opened, self.port, self.end = time.monotonic(), None, "open"
         self.sent = {"c2s": 0, "s2c": 0}
+        self.left = None  # when the node closed its side
         self.progress, self.faults, self.tail = [], [], b""
         self.stalled = {"c2s": 0, "s2c": 0}
         self.cut_verdict_after = None
@@ -129,7 +130,7 @@ class Connection:
     def write_down(self):
         self.proxy.journal.write(
             "connection", route=self.route.name, n=self.number, port=self.port, opened=round(self.opened, 6),
-            c2s=self.sent["c2s"], s2c=self.sent["s2c"], progress=self.progress, faults=self.faults, end=self.end)
+            c2s=self.sent["c2s"], s2c=self.sent["s2c"], progress=self.progress, left=self.left, faults=self.faults, end=self.end)
 
     async def pump(self, source, sink, direction):
         loop = asyncio.get_running_loop()
@@ -146,6 +147,8 @@ class Connection:
             if self.route.smtp:
                 data = await (self.watch_client if direction == "c2s" else self.watch_server)(sink, data)
             await self.forward(sink, data, direction)
+        if direction == "c2s":
+            self.left = round(time.monotonic(), 6)
         sink.shutdown(socket.SHUT_WR)
 
     async def strike(self, direction):
