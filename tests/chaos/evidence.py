@@ -141,6 +141,10 @@ class Evidence:
         at = next(at for at, total in connection["progress"] if total >= line["end"])
         return at if connection["left"] is None or at < connection["left"] else None
 
+    def paused(self, node, begin, end):
+        """For how long in between it did not run, or had no store."""
+        return sum(max(0, min(until, end) - max(since, begin)) for since, until in self.unreachable[node])
+
     def settled_by(self, node, moment):
         """When a node that heard something at this moment has surely made it durable, if it lives."""
         return after_running(self.unreachable[node], moment, SETTLES_IN)
@@ -195,6 +199,8 @@ class Evidence:
             end = self.settled_by(node, attempt["dot"] + self.dot_timeout + 1)
         if self.nodes[node].killed(attempt["dot"], end) is not None:
             return "the node was killed"
+        if self.with_redis and self.paused(node, attempt["dot"], end) > LEASE:
+            return "the node could not renew its lease"
         for line in self.verdicts.get(attempt["a"], ()):
             why = self.why_unsettled(line)
             if why or self.reached(line) is not None:

@@ -18,7 +18,9 @@ class Judge:
         for message, to in evidence.ended:
             self.messages_to[to].add(message)
         self.delivered = defaultdict(lambda: defaultdict(list))
+        self.by_message = defaultdict(list)
         for line in evidence.sink:
+            self.by_message[line.get("m")].append(line)
             if line["ev"] == "accepted":
                 key = line["mid"] if line["a"] is None else line["m"]
                 for target in line["to"]:
@@ -154,10 +156,25 @@ class Judge:
                 self.accuse("P9", f"told {reply!r}, and the next hop never said so", attempt["m"], to)
             return
         self.notes["refused: used up"] += 1
+        taken = self.taken_and_kept(attempt, to)
+        if taken:
+            self.accuse("P3", f"told {reply!r} in {attempt['a']}, though the next hop took it in {taken}", attempt["m"], to)
         dots = sum(one["dot"] is not None for one in self.evidence.by_message[attempt["m"]])
         if dots <= MOST_ATTEMPTS and (limit is None or self.standings[to]["used"] != limit):
             self.accuse("P9", f"told {reply!r} in {attempt['a']}, but {self.standings[to]['used']} of {limit} uses are "
                         "counted", attempt["m"], to)
+
+    def taken_and_kept(self, attempt, to):
+        """The attempt in which the next hop took this message before, unless it refused it afterwards: a message that
+        was delivered, or may have been, keeps its claim until its sender knows, or the next hop's refusal ends it."""
+        message, until = attempt["m"], attempt["dot"] or attempt["began"]
+        taken = [line for line in self.delivered[to].get(message, ()) if line["t"] < until]
+        if not taken:
+            return None
+        target = self.evidence.aliases[to]["target"]
+        ends = any(line["ev"] == "refused" and line["reply"][0] == "5" and target in line["to"]
+                   for line in self.by_message[message] if line["t"] < attempt["t"])
+        return None if ends else taken[0]["a"]
 
     def nobody_stuck(self):
         """Once the faults are over, every message is taken or refused, unless all uses left are held."""
@@ -171,7 +188,10 @@ class Judge:
             standing, limit = self.standings[to], self.evidence.aliases[to]["limit"]
             waits = reply.startswith("450 4.2.1") and standing["used"] == limit and standing["held"] > 0
             self.notes["never told: a use is held"] += waits
-            if not waits:
+            behind = reply.startswith("452 4.5.3") and any(
+                self.standings[other]["held"] for other in last["accepted"] if other != to)
+            self.notes["never told: behind another whose use is held"] += behind
+            if not waits and not behind:
                 self.accuse("P9", f"without an end although all is calm; last heard {reply!r} in {last['a']}, "
                             f"{standing['used']} of {limit} used, {standing['held']} held", message, to)
 

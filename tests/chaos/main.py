@@ -224,7 +224,8 @@ def table(run, judge, seconds):
                    f"{notes['counted, not delivered, in doubt']} uses counted for messages in doubt; "
                    f"{notes['held at the end']} held")
     yield "used up at the end", f"{run.filled} aliases, each took what it had left and not one more"
-    yield "never told", f"{notes['never told: a use is held']} recipients waited for a held use until they were too old"
+    yield "never told", (f"{notes['never told: a use is held']} recipients waited for a held use until they were too old, "
+                         f"{notes['never told: behind another whose use is held']} behind one who did")
     yield "took", f"{seconds:.0f} s"
 
 

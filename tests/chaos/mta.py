@@ -29,7 +29,7 @@ DOMAINS = [f"sender{number}.example" for number in range(6)]
 # Kinds of aliases, by how many messages they may pass, and how often each is made.
 KINDS = ((1, 8), (2, 6), (5, 5), (20, 3), (100, 1), (None, 2))
 # Messages in the queue below which new ones are written.
-FEW = 150
+FEW = 250
 # Where a sender hangs up, per thousand attempts.
 HANG_UPS = (("after MAIL", 6), ("after RCPT", 8), ("in the body", 10), ("before the dot", 8), ("in the dot", 8),
             ("at the dot", 20), ("soon after the dot", 35), ("pipelined behind the dot", 20), ("at its 250", 15))

@@ -5,10 +5,12 @@ import contextlib
 import json
 import os
 import pathlib
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "e2e"))
@@ -78,10 +80,21 @@ class Node(Actor):
         folder.mkdir()
         sections = {**NODE, **({"store": store} if store else {})}
         self.server = Tempalias(smarthost=smarthost, folder=folder, sections=sections)
+        self.may_wait = store is not None
 
     def launch(self):
-        self.server.start()
-        return self.server.process
+        """A node that finds no store may end at once; then it is started again, as a service manager would."""
+        end = time.monotonic() + 2 * PATIENCE
+        while True:
+            try:
+                self.server.start()
+                return self.server.process
+            except (RuntimeError, queue.Empty):
+                if not self.may_wait or time.monotonic() > end:
+                    raise
+                self.note("would not start")
+                self.server.kill()
+                time.sleep(0.2)
 
     @property
     def ports(self):
