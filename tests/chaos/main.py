@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ class Run:
 
         try:
             self.stage = Stage(self.store, self.folder, self.journal, self.seed)
+            self.stage.open()
             self.load = self.start_load()
             self.stage.proxy.tell("storm")
             Monkey(self.stage, self.seed).play(self.seconds)
@@ -272,7 +274,13 @@ def play(store, seconds, seed, keep):
     return HELD
 
 
+def stop(*_):
+    raise KeyboardInterrupt
+
+
 def main():
+    # Whatever ends the run, its processes end with it.
+    signal.signal(signal.SIGTERM, stop)
     options = arguments()
     if options.binary:
         os.environ["TEMPALIAS"] = str(options.binary.resolve())

@@ -192,9 +192,10 @@ class Stage:
     """All of it. `store` is "embedded" (one node) or "redis" (two nodes)."""
 
     def __init__(self, store, folder, journal, seed):
-        self.journal, self.folder, self.store = journal, folder, store
+        self.journal, self.folder, self.seed = journal, folder, seed
         self.sink = Sink(journal, folder, seed)
         self.redis = Redis(journal, folder) if store == "redis" else None
+        self.proxy = None
         numbers = range(2 if self.redis else 1)
         routes, self.nodes = [], []
         for number in numbers:
@@ -206,8 +207,11 @@ class Stage:
                 section = {"url": f"redis://127.0.0.1:{port}/0", "key_files": [str(folder / "server.key")]}
             smarthost = next(route["listen"] for route in routes if route["name"] == f"hop{number}")
             self.nodes.append(Node(number, journal, folder / f"node{number}", smarthost, section))
+        self.routes = routes
+
+    def open(self):
         self.sink.start()
-        self.proxy = Proxy(routes, folder, seed)
+        self.proxy = Proxy(self.routes, self.folder, self.seed)
         if self.redis:
             self.redis.start()
             self.adopt(self.nodes[0])
@@ -236,4 +240,5 @@ class Stage:
     def close(self):
         for actor in self.actors:
             actor.kill()
-        self.proxy.close()
+        if self.proxy:
+            self.proxy.close()
