@@ -38,6 +38,7 @@ struct Said {
 /// A message whose dot has left us.
 #[derive(Debug, Clone)]
 pub(super) struct Dot {
+    pub(super) link: usize,
     pub(super) entry: usize,
     /// For each recipient, its alias and the number of what is known of it in `truth`.
     pub(super) parts: Vec<usize>,
@@ -201,8 +202,11 @@ impl World {
         self.is_unchanged(link, outgoing);
         let entry = self.links[link].client.entry;
         let rows = self.hops[hop].named.clone();
+        if rows.len() < self.links[link].mail.rows.len() {
+            self.saw(Seen::Partial);
+        }
         let parts = rows.iter().map(|&row| self.dot_left(link, row)).collect();
-        self.hops[hop].dot = Some(Dot { entry, parts, accepted: false });
+        self.hops[hop].dot = Some(Dot { link, entry, parts, accepted: false });
         let time = self.hop_time();
         if self.hops[hop].broken || self.random.permille(self.plan.hop_cut / 4) {
             self.note(|_| format!("  {link} the dot gets lost"));

@@ -63,6 +63,8 @@ pub(super) struct Mail {
     /// Which of the recipients' aliases RCPT was answered 250 for.
     pub(super) rows: Vec<usize>,
     looked_up: usize,
+    /// The next hop was asked about the recipient in hand.
+    asked_hop: bool,
     pub(super) claims: Vec<ClaimRequest>,
     /// The store had this message as delivered when it was last asked.
     pub(super) was_delivered: bool,
@@ -75,7 +77,7 @@ pub(super) enum Ask {
     Connect,
     Hear,
     Reserve,
-    Claim(Vec<ClaimRequest>),
+    Claim,
     Settle,
     Body(Outgoing),
 }
@@ -314,7 +316,10 @@ impl World {
         let node = self.links[link].node;
         match effect {
             Effect::Reply(reply) => self.replies(link, reply.status),
-            Effect::Say(commands) => self.says_to_hop(link, &commands),
+            Effect::Say(commands) => {
+                self.links[link].mail.asked_hop = true;
+                self.says_to_hop(link, &commands);
+            }
             Effect::Release(_) => self.links[link].hop = None,
             Effect::Unread(octets) => {
                 let inbox = &mut self.links[link].inbox;
@@ -358,7 +363,8 @@ impl World {
             Effect::Find(keys) => {
                 it.ask = Some(Ask::Find);
                 let Some(row) = keys.iter().find_map(|key| self.store.row(*key)) else { return };
-                self.links[link].mail.looked_up = row;
+                let mail = &mut self.links[link].mail;
+                (mail.looked_up, mail.asked_hop) = (row, false);
                 self.asks_store(link, ask, Asked::Find(row));
             }
             Effect::Connect(..) => {
@@ -371,7 +377,7 @@ impl World {
             Effect::Claim(requests) => {
                 it.outstanding.extend(requests.iter().map(|request| (request.row, request.attempt)));
                 it.mail.claims.clone_from(&requests);
-                it.ask = Some(Ask::Claim(requests.clone()));
+                it.ask = Some(Ask::Claim);
                 self.claims_requested(link);
                 if self.sabotage == Some(Sabotage::ClaimAfterDot) {
                     self.links[link].mail.late.clone_from(&requests);
@@ -422,7 +428,7 @@ impl World {
         }
         let event = match (it.ask.take(), answered) {
             (None, _) => return,
-            (Some(Ask::Claim(_)), Answered::Claimed(mut claimed)) => {
+            (Some(Ask::Claim), Answered::Claimed(mut claimed)) => {
                 if self.sabotage == Some(Sabotage::PartialIs250) && claimed.len() > 1 {
                     let over = claimed.iter_mut().filter(|claimed| claimed.answer == Answer::Over);
                     over.for_each(|claimed| claimed.answer = Answer::Already);
@@ -430,7 +436,7 @@ impl World {
                 self.links[link].watch.claimed(&claimed, &mut self.contract);
                 Event::Claimed(Ok(claimed))
             }
-            (Some(Ask::Claim(_)), _) => Event::Claimed(Err(StoreDown)),
+            (Some(Ask::Claim), _) => Event::Claimed(Err(StoreDown)),
             (Some(_), Answered::Event(event)) => event,
             (Some(_), _) => Event::Found(Err(StoreDown)),
         };
@@ -475,6 +481,8 @@ impl World {
         let it = &mut self.links[link];
         if status == tempalias_smtp::Status::RecipientOk {
             it.mail.rows.push(it.mail.looked_up);
+            let expected = !it.mail.asked_hop;
+            self.tally.add(Seen::Expected, u64::from(expected));
         }
         it.replies.push(status.code());
     }
@@ -507,6 +515,7 @@ impl World {
         let it = &mut self.links[link];
         (it.session, it.ask, it.hop) = (None, None, None);
         it.outstanding.clear();
+        self.truth.orphaned(&it.mail.claims);
         if self.random.permille(700) {
             self.say_down(link, CLOSED);
         }

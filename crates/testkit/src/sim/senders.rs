@@ -477,6 +477,13 @@ impl World {
     }
 }
 
+impl Client {
+    /// Whether nobody reads what is written to it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+}
+
 impl Entry {
     /// Which recipients still wait, by place, and their aliases.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (usize, usize)> + '_ {

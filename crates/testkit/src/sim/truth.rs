@@ -1,7 +1,7 @@
 //! What really happened, seen from outside: who accepted what, who read which answer; and the promises that are
 //! checked at every step.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, Owner, RETENTION, RowKey, UnixTime};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RETENTION, RowKey, UnixTime};
 use tempalias_relay::Summary;
 use tempalias_smtp::Status;
 
@@ -25,11 +25,10 @@ pub(super) struct Truth {
 }
 
 /// A message for one alias whose dot has left us.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     pub(super) row: usize,
     pub(super) content: usize,
-    entry: usize,
     key: RowKey,
     /// None: the alias is not counted, and nothing was claimed.
     attempt: Option<Attempt>,
@@ -43,9 +42,18 @@ pub(super) struct Part {
     /// The entry of a sender that read a 250 for it.
     read_by: Option<usize>,
     crossed: bool,
+    /// The task that would have heard the verdict, or was about to pass it on, is dead.
+    orphan: bool,
 }
 
 impl Truth {
+    /// The task that had these attempts in hand has died.
+    pub(super) fn orphaned(&mut self, claims: &[ClaimRequest]) {
+        for part in self.parts.iter_mut().filter(|part| !part.settled) {
+            part.orphan |= claims.iter().any(|claim| part.attempt == Some(claim.attempt));
+        }
+    }
+
     /// The next hop's 250 for these was heard.
     pub(super) fn heard(&mut self, parts: &[usize]) {
         parts.iter().for_each(|&part| self.parts[part].heard = true);
@@ -159,7 +167,6 @@ impl World {
         self.truth.parts.push(Part {
             row,
             content,
-            entry,
             key,
             attempt,
             message: self.message(link, row),
@@ -170,6 +177,7 @@ impl World {
             settled: false,
             read_by: None,
             crossed: false,
+            orphan: false,
         });
         self.truth.parts.len() - 1
     }
@@ -200,34 +208,44 @@ impl World {
                 let part = &world.truth.parts[part];
                 format!("NEXT HOP ACCEPTS message {} for alias {}", part.content, part.row)
             });
-            if let Some(earlier) = earlier {
-                self.is_excused(earlier, dot.entry);
+            match earlier {
+                Some(earlier) if earlier < part => self.is_excused(earlier, dot),
+                Some(_) => self.came_late(part),
+                None => {}
             }
         }
     }
 
+    /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more.
+    fn came_late(&mut self, part: usize) {
+        let Part { row, message, attempt, .. } = self.truth.parts[part];
+        let kept = message.and_then(|message| self.store.kept(row, message, self.now));
+        let waits = kept.is_some_and(|kept| {
+            Some(kept.attempt) == attempt && kept.state == KeptState::InFlight
+        });
+        if waits && attempt.is_some() {
+            return self.breaks("two attempts at one message at the same time");
+        }
+        self.note(|_| "a duplicate: the dot came late, nobody waits for its verdict".into());
+        self.saw(Seen::DuplicateVerdictLost);
+    }
+
     /// A message is delivered once more: why was the first delivery not known?
-    fn is_excused(&mut self, first: usize, entry: usize) {
+    fn is_excused(&mut self, first: usize, dot: &Dot) {
         let part = &self.truth.parts[first];
-        let dead = |owner: Owner| !self.store.is_alive(owner, self.now);
-        let excuse = if !part.heard {
-            Seen::DuplicateVerdictLost
-        } else if part.read_by.is_some_and(|by| by != entry) {
-            Seen::SentOnPurpose
-        } else if part.read_by.is_some() {
-            return self.breaks("delivered again although its sender had read 250");
-        } else if part.attempt.is_none() {
-            Seen::DuplicateUncounted
-        } else if part.attempt.is_some_and(|attempt| !part.settled && dead(attempt.owner)) {
-            Seen::DuplicateReaderDied
-        } else if !is_identified(part.content) {
-            Seen::DuplicateUnidentified
-        } else if part.crossed {
-            Seen::DuplicateCrossed
-        } else if self.store.time(self.now) >= part.until {
-            Seen::DuplicateLate
-        } else {
-            return self.breaks("delivered twice, and nothing excuses it");
+        let dead = |attempt: Attempt| part.orphan || !self.store.is_alive(attempt.owner, self.now);
+        let unread = part.read_by.is_none();
+        let excuse = match part.attempt {
+            _ if !part.heard => Seen::DuplicateVerdictLost,
+            _ if part.read_by.is_some_and(|by| by != dot.entry) => Seen::SentOnPurpose,
+            // Nothing is claimed for it: a sender that gives up waiting and comes again is served again.
+            None if unread || self.links[dot.link].client.is_gone() => Seen::DuplicateUncounted,
+            _ if !unread => return self.breaks("delivered again although its sender had read 250"),
+            Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
+            _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
+            _ if part.crossed => Seen::DuplicateCrossed,
+            _ if self.store.time(self.now) >= part.until => Seen::DuplicateLate,
+            _ => return self.breaks("delivered twice, and nothing excuses it"),
         };
         self.note(|_| format!("a duplicate: {}", excuse.text()));
         self.saw(excuse);
