@@ -4,9 +4,9 @@
 //! do around them, and what a store for several nodes must do besides:
 //!
 //! * an owner is alive while its lease runs, by the store's clock; a claim of any other owner is refused;
-//! * a settlement is remembered for as long as a claim may arrive late: a claim whose attempt was settled does
-//!   nothing. (The embedded store has one queue in order and skips calls that nobody waits for, which comes to the
-//!   same.)
+//! * an attempt is judged once: a claim that arrives late or twice, after its attempt was answered or settled, writes
+//!   nothing. Otherwise it takes a use that nobody will ever settle. (The embedded store has one queue in order and
+//!   skips calls that nobody waits for, which comes to the same.)
 
 use std::num::NonZeroU32;
 
@@ -83,6 +83,7 @@ pub(super) struct Store {
     /// One daemon, one file: the owner is whoever opened it last.
     embedded: Option<Owner>,
     settled: Vec<Attempt>,
+    judged: Vec<Attempt>,
     /// Acknowledgements since the last durable write: (row, claim).
     unsynced: Vec<(usize, Kept)>,
     /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
@@ -123,6 +124,7 @@ impl Store {
             leases: vec![],
             embedded: (!shared).then_some(Owner { node: 0, boot: 0 }),
             settled: vec![],
+            judged: vec![],
             unsynced: vec![],
             offset: 0,
             down: false,
@@ -216,6 +218,9 @@ impl Store {
         for owner in renewing {
             self.stops_renewing(owner, now);
         }
+        // What is over is gone, and does not come back with the clock.
+        let clock = self.clock(now);
+        self.leases.retain(|lease| matches!(lease.until, Until::Fixed { store, .. } if clock < store));
         self.offset += by;
     }
 
@@ -260,7 +265,9 @@ impl Store {
         let alive = |owner| self.is_alive(owner, now) && !in_flight_is_again;
         let verdict = self.rows[at].ledger.claim(request, time, alive);
         let limits = self.rows[at].ledger.limits;
-        let late = self.settled.contains(&request.attempt) && self.sabotage != Some(Sabotage::LateClaim);
+        let before = self.judged.contains(&request.attempt) || self.settled.contains(&request.attempt);
+        let late = before && self.sabotage != Some(Sabotage::LateClaim);
+        self.judged.push(request.attempt);
         if late && verdict.write.is_some() {
             return Judged { answer: Answer::Busy, limits, used: 0, from: None, late, grant: None };
         }

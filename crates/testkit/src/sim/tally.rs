@@ -133,6 +133,8 @@ seen! {
     DuplicateCrossed => "duplicates: a command crossed our 250";
     /// Excused duplicate.
     DuplicateLate => "duplicates: the retry came after five days";
+    /// Excused duplicate.
+    DuplicateAbandoned => "duplicates: an attempt that its sender had given up came after its retry";
     /// Not a duplicate at all.
     SentOnPurpose => "the same message sent twice on purpose, and delivered twice";
     /// Excused break of the fence.

@@ -1,7 +1,7 @@
 //! What really happened, seen from outside: who accepted what, who read which answer; and the promises that are
 //! checked at every step.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RETENTION, RowKey, UnixTime};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RowKey, UnixTime};
 use tempalias_relay::Summary;
 use tempalias_smtp::Status;
 
@@ -163,13 +163,15 @@ impl World {
             self.is_fenced(row, claim.fingerprint, claim.attempt);
         }
         let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
-        let until = self.store.time(self.now).plus(RETENTION);
+        let message = self.message(link, row);
+        let kept = message.and_then(|message| self.store.kept(row, message, self.now));
+        let until = kept.map_or(self.store.time(self.now), |kept| kept.until);
         self.truth.parts.push(Part {
             row,
             content,
             key,
             attempt,
-            message: self.message(link, row),
+            message,
             grant,
             until,
             accepted: false,
@@ -240,6 +242,9 @@ impl World {
             _ if part.read_by.is_some_and(|by| by != dot.entry) => Seen::SentOnPurpose,
             // Nothing is claimed for it: a sender that gives up waiting and comes again is served again.
             None if unread || self.links[dot.link].client.is_gone() => Seen::DuplicateUncounted,
+            // Its sender hung up, came again, was served, showed that it knew; then the attempt that it had given up
+            // asked for a use, as a new message does.
+            _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
             _ if !unread => return self.breaks("delivered again although its sender had read 250"),
             Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
