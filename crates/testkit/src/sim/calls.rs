@@ -46,7 +46,7 @@ enum Caller {
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
     Find(usize),
-    Claim(usize, Vec<ClaimRequest>),
+    Claim(Vec<ClaimRequest>),
     Settle(Settlements),
     Acknowledge(Vec<(RowKey, Fingerprint)>),
 }
@@ -144,7 +144,7 @@ impl World {
         let what = self.calls[call].what.clone();
         let answer = match what {
             Asked::Find(row) => self.finds(call, row),
-            Asked::Claim(link, requests) => self.claims(link, &requests),
+            Asked::Claim(requests) => self.claims(call, &requests),
             Asked::Settle(settlements) => {
                 settlements.iter().for_each(|settlement| self.settles_one(*settlement));
                 Said::Settled
@@ -170,10 +170,18 @@ impl World {
         }
     }
 
+    /// The connection that still waits for this call.
+    fn asker(&self, call: usize) -> Option<usize> {
+        match self.calls[call].from {
+            Caller::Session { link, ask } if self.links[link].awaits(ask) => Some(link),
+            _ => None,
+        }
+    }
+
     fn finds(&mut self, call: usize, row: usize) -> Said {
         let now = self.store.time(self.now);
         let mut ledger = self.store.rows[row].ledger.clone();
-        if let Caller::Session { link, .. } = self.calls[call].from {
+        if let Some(link) = self.asker(call) {
             self.looks(link, row);
         }
         if self.sabotage == Some(Sabotage::RcptHidesAlready) {
@@ -184,7 +192,7 @@ impl World {
         Said::Found(Box::new(Found { row: alias.row, ledger, sealed: alias.sealed.clone(), now }))
     }
 
-    fn claims(&mut self, link: usize, requests: &[ClaimRequest]) -> Said {
+    fn claims(&mut self, call: usize, requests: &[ClaimRequest]) -> Said {
         let dead = requests.iter().any(|request| !self.store.is_alive(request.attempt.owner, self.now));
         if dead {
             self.saw(Seen::DeadOwner);
@@ -194,7 +202,10 @@ impl World {
         for request in requests {
             let luck = self.random.next();
             let judged = self.store.claim(request, self.now, luck);
-            self.claimed(link, request, &judged);
+            self.claimed(request, &judged);
+            if let Some(link) = self.asker(call) {
+                self.sees_claim(link, request);
+            }
             answers.push(Claimed { answer: judged.answer, limits: judged.limits, used: judged.used });
         }
         Said::Claimed(answers)

@@ -73,11 +73,9 @@ impl World {
             };
         }
         let content = self.truth.content(at, grant.message);
-        let mut entries = self.entries.iter().filter(|entry| Some(entry.content) == content);
-        let served = entries.any(|entry| {
-            entry.rcpts.iter().any(|rcpt| rcpt.row == at && rcpt.fate == Fate::Delivered)
-        });
-        if served {
+        let entries = self.entries.iter().filter(|entry| Some(entry.content) == content);
+        let mut fates = entries.flat_map(|entry| &entry.rcpts).filter(|rcpt| rcpt.row == at);
+        if fates.all(|rcpt| rcpt.fate == Fate::Delivered) {
             return Err(format!("P3: alias {at}: a use was burnt although its sender came back"));
         }
         Ok(())

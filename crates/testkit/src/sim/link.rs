@@ -123,6 +123,11 @@ impl Link {
             cut_after,
         }
     }
+
+    /// Whether it still waits for the answer to this.
+    pub(super) fn awaits(&self, ask: u32) -> bool {
+        self.session.is_some() && self.asks == ask && self.ask.is_some()
+    }
 }
 
 impl World {
@@ -383,7 +388,7 @@ impl World {
                     self.links[link].mail.late.clone_from(&requests);
                     self.grants_without_asking(link, ask, &requests);
                 } else {
-                    self.asks_store(link, ask, Asked::Claim(link, requests));
+                    self.asks_store(link, ask, Asked::Claim(requests));
                 }
             }
             Effect::Settle(settlements) => {
@@ -415,7 +420,7 @@ impl World {
     pub(super) fn claims_late(&mut self, link: usize) {
         let late = std::mem::take(&mut self.links[link].mail.late);
         if !late.is_empty() {
-            self.asks_store(link, u32::MAX, Asked::Claim(link, late));
+            self.asks_store(link, u32::MAX, Asked::Claim(late));
         }
     }
 

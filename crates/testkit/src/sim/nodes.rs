@@ -20,7 +20,7 @@ pub(super) struct Node {
     pub(super) asleep_until: Time,
     /// Cut off from the store.
     pub(super) parted: bool,
-    /// Steps until it is killed.
+    /// Steps until something happens to it.
     fuse: Option<u64>,
     crashes: u64,
     pub(super) sessions: u64,
@@ -51,15 +51,31 @@ impl World {
         node.crashes = node.crashes.saturating_sub(1);
     }
 
-    /// One step of a node, of which one may be its last. Whether it lives on.
+    /// One step of a node; at one of them it is killed, stopped, or cut off. Whether it lives on.
     pub(super) fn survives(&mut self, node: usize) -> bool {
         let Some(fuse) = &mut self.nodes[node].fuse else { return true };
         *fuse -= 1;
         if *fuse > 0 {
             return true;
         }
-        self.kill(node);
-        false
+        self.nodes[node].fuse = None;
+        match self.random.below(8) {
+            0..=3 => self.kill(node),
+            4 | 5 => {
+                self.pauses(node);
+                self.light_fuse(node);
+            }
+            6 if self.store.is_shared() => {
+                self.parts(node);
+                self.light_fuse(node);
+            }
+            7 if self.plan.clock_steps > 0 => {
+                self.clock_steps();
+                self.light_fuse(node);
+            }
+            _ => self.power_loss(),
+        }
+        self.nodes[node].up
     }
 
     fn kill(&mut self, node: usize) {

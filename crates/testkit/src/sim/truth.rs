@@ -123,7 +123,7 @@ impl World {
     }
 
     /// The store answers a claim.
-    pub(super) fn claimed(&mut self, link: usize, request: &ClaimRequest, judged: &Judged) {
+    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged) {
         let Some(row) = self.store.row(request.row) else { return };
         self.saw(seen(judged.answer));
         if judged.late {
@@ -144,6 +144,11 @@ impl World {
         {
             self.truth.attempts.push((request.attempt, row, grant));
         }
+    }
+
+    /// Somebody waits for that answer.
+    pub(super) fn sees_claim(&mut self, link: usize, request: &ClaimRequest) {
+        let Some(row) = self.store.row(request.row) else { return };
         let kept = self.store.kept(row, request.fingerprint, self.now);
         let delivered = kept.is_some_and(|kept| kept.state == KeptState::Delivered);
         self.links[link].mail.was_delivered |= delivered && request.identified;
