@@ -42,14 +42,17 @@ fn parse(arguments: &[String]) -> Result<(Wanted, Option<Sabotage>), String> {
     let (mut wanted, mut sabotage) = (None, None);
     for pair in arguments.chunks(2) {
         let [name, value] = pair else { return Err(format!("{} lacks its value", pair[0])) };
-        let number = |text: &str| text.replace('_', "").parse::<u64>().map_err(|_| format!("{text} is no seed"));
+        let number =
+            |text: &str| text.replace('_', "").parse::<u64>().map_err(|_| format!("{text} is no seed"));
         match name.as_str() {
             "--seed" => wanted = Some(Wanted::One(number(value)?)),
             "--seeds" => {
                 let (from, to) = value.split_once("..").ok_or(format!("{value} is no range A..B"))?;
                 wanted = Some(Wanted::Many(number(from)?..number(to)?));
             }
-            "--sabotage" => sabotage = Some(Sabotage::named(value).ok_or(format!("no sabotage called {value}"))?),
+            "--sabotage" => {
+                sabotage = Some(Sabotage::named(value).ok_or(format!("no sabotage called {value}"))?)
+            }
             _ => return Err(format!("what is {name}?")),
         }
     }
@@ -102,7 +105,8 @@ fn many(seeds: Range<u64>, sabotage: Option<Sabotage>) -> ExitCode {
     for (seed, broken) in broken.iter().take(20) {
         println!("seed {seed}: {broken}");
     }
-    let how = if broken.is_empty() { "every promise held".into() } else { format!("{} BROKEN", broken.len()) };
+    let how =
+        if broken.is_empty() { "every promise held".into() } else { format!("{} BROKEN", broken.len()) };
     println!("seeds {}..{}, digest {:016x}: {how}", seeds.start, seeds.end, tally.digest());
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

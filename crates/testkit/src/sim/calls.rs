@@ -37,7 +37,10 @@ pub(super) struct Call {
 
 #[derive(Debug, Clone, Copy)]
 enum Caller {
-    Session { link: usize, ask: u32 },
+    Session {
+        link: usize,
+        ask: u32,
+    },
     Task(usize),
     /// Nobody waits for the answer.
     Nobody,
@@ -146,11 +149,15 @@ impl World {
             Asked::Find(row) => self.finds(call, row),
             Asked::Claim(requests) => self.claims(call, &requests),
             Asked::Settle(settlements) => {
-                settlements.iter().for_each(|settlement| self.settles_one(*settlement));
+                for settlement in settlements {
+                    self.settles_one(settlement);
+                }
                 Said::Settled
             }
             Asked::Acknowledge(delivered) => {
-                delivered.iter().for_each(|(row, message)| self.forgets(*row, *message));
+                for (row, message) in delivered {
+                    self.forgets(row, message);
+                }
                 Said::Settled
             }
         };

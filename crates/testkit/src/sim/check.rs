@@ -25,7 +25,7 @@ impl World {
         let rows = self.store.rows.iter().enumerate();
         rows.filter(|(_, row)| row.most > 0).try_for_each(|(at, row)| {
             self.check_limit(at, row)?;
-            self.check_counter(at, row)?;
+            check_counter(at, row)?;
             (0..row.grants.len()).try_for_each(|grant| self.check_grant(at, row, grant))
         })
     }
@@ -36,19 +36,12 @@ impl World {
             return Ok(());
         }
         let accepted = self.truth.parts.iter().filter(|part| part.accepted && part.row == at);
-        let mut messages: Vec<(usize, Option<usize>)> = accepted.map(|part| (part.content, part.grant)).collect();
+        let mut messages: Vec<(usize, Option<usize>)> =
+            accepted.map(|part| (part.content, part.grant)).collect();
         messages.sort_unstable();
         messages.dedup();
         let (many, most) = (messages.len(), row.most as usize);
         if many > most { Err(format!("P2: alias {at}: {many} messages for {most} uses")) } else { Ok(()) }
-    }
-
-    /// The counter is what was granted and not given back.
-    fn check_counter(&self, at: usize, row: &Row) -> Result<(), String> {
-        let back = [End::GivenBack, End::Freed];
-        let stands = row.grants.iter().filter(|grant| !back.contains(&grant.end)).count();
-        let used = row.ledger.used as usize;
-        if used == stands { Ok(()) } else { Err(format!("alias {at}: {used} uses counted, {stands} granted")) }
     }
 
     /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
@@ -80,4 +73,12 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The counter is what was granted and not given back.
+fn check_counter(at: usize, row: &Row) -> Result<(), String> {
+    let back = [End::GivenBack, End::Freed];
+    let stands = row.grants.iter().filter(|grant| !back.contains(&grant.end)).count();
+    let used = row.ledger.used as usize;
+    if used == stands { Ok(()) } else { Err(format!("alias {at}: {used} uses counted, {stands} granted")) }
 }

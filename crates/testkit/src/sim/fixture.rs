@@ -65,9 +65,8 @@ impl Fixture {
             keys,
             limits: Limits::default(),
         };
-        let reply = |text: &str| {
-            NextHopReply::parse(text.as_bytes()).expect("a reply").expect("a whole one").0
-        };
+        let reply =
+            |text: &str| NextHopReply::parse(text.as_bytes()).expect("a reply").expect("a whole one").0;
         let offers = |text: &str| Capabilities::of(&reply(text));
         Self {
             policy: Arc::new(policy),
@@ -108,6 +107,7 @@ impl Alias {
 }
 
 fn message(content: usize, trace: usize) -> Bytes {
-    let id = if is_identified(content) { format!("Message-ID: <{content}@s.test>\r\n") } else { String::new() };
+    let id =
+        if is_identified(content) { format!("Message-ID: <{content}@s.test>\r\n") } else { String::new() };
     Bytes::from(format!("Received: by relay{trace}\r\n{id}Subject: {content}\r\n\r\nText {content}\r\n.\r\n"))
 }

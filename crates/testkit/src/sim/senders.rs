@@ -51,6 +51,8 @@ pub(super) struct Entry {
     /// The plan that counts.
     number: u32,
     busy: bool,
+    /// How often it heard 451 because its recipients differ.
+    pub(super) differed: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -138,10 +140,20 @@ impl World {
         } else {
             (self.random.index(self.senders.len()), self.other_content(entry))
         };
-        let late = self.random.pick([SECOND, SECOND, SECOND, 30 * SECOND, 20 * MINUTE, HOUR, 2 * DAY, 11 * DAY]);
+        let late =
+            self.random.pick([SECOND, SECOND, SECOND, 30 * SECOND, 20 * MINUTE, HOUR, 2 * DAY, 11 * DAY]);
         let born = self.random.below(late);
         let rcpts = chosen.into_iter().map(|row| Rcpt { row, fate: Fate::Waiting }).collect();
-        self.entries.push(Entry { sender, content, rcpts, born, tries: 0, number: 0, busy: false });
+        self.entries.push(Entry {
+            sender,
+            content,
+            rcpts,
+            born,
+            tries: 0,
+            number: 0,
+            busy: false,
+            differed: 0,
+        });
         self.saw(Seen::Messages);
         self.queue.plan(born, Happening::Try { entry, number: 0 });
     }
@@ -423,7 +435,10 @@ impl World {
             return;
         }
         let more = self.entries.iter().position(|other| {
-            other.sender == sender && !other.busy && other.born <= self.now && other.waiting().next().is_some()
+            other.sender == sender
+                && !other.busy
+                && other.born <= self.now
+                && other.waiting().next().is_some()
         });
         if let Some(next) = more.filter(|next| *next != entry && carried < 3 && self.random.permille(600)) {
             self.entries[next].busy = true;
@@ -473,7 +488,12 @@ impl World {
             return;
         };
         self.note(|_| format!("entry {entry}: {fate:?}"));
-        waiting.into_iter().for_each(|at| self.ends(entry, at, fate));
+        if fate == Fate::GaveUp && self.entries[entry].differed > 2 {
+            self.tally.add(Seen::Starved, waiting.len() as u64);
+        }
+        for at in waiting {
+            self.ends(entry, at, fate);
+        }
     }
 }
 

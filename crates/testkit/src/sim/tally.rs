@@ -35,6 +35,8 @@ seen! {
     Bounced => "recipients for whom a sender read 5xx";
     /// Queue lifetime over.
     GaveUp => "recipients that a sender gave up on after five days";
+    /// The same, after at least three times 451 because recipients differ.
+    Starved => "of these, after being told again and again that recipients differ";
     /// Never came back.
     NeverCameBack => "recipients whose sender never came back";
     /// Acceptances at a next hop.

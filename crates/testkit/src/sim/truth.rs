@@ -1,14 +1,14 @@
 //! What really happened, seen from outside: who accepted what, who read which answer; and the promises that are
 //! checked at every step.
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RowKey, UnixTime};
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RowKey};
 use tempalias_relay::Summary;
 use tempalias_smtp::Status;
 
 use super::calls::{node_of, seen};
 use super::fixture::is_identified;
 use super::hop::Dot;
-use super::store::Judged;
+use super::store::{End, Judged};
 use super::tally::Seen;
 use super::world::World;
 
@@ -26,6 +26,7 @@ pub(super) struct Truth {
 
 /// A message for one alias whose dot has left us.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one message, not a state")]
 pub(super) struct Part {
     pub(super) row: usize,
     pub(super) content: usize,
@@ -34,8 +35,6 @@ pub(super) struct Part {
     attempt: Option<Attempt>,
     message: Option<Fingerprint>,
     pub(super) grant: Option<usize>,
-    /// When its claim is forgotten.
-    until: UnixTime,
     pub(super) accepted: bool,
     heard: bool,
     settled: bool,
@@ -56,7 +55,9 @@ impl Truth {
 
     /// The next hop's 250 for these was heard.
     pub(super) fn heard(&mut self, parts: &[usize]) {
-        parts.iter().for_each(|&part| self.parts[part].heard = true);
+        for &part in parts {
+            self.parts[part].heard = true;
+        }
     }
 
     pub(super) fn settled(&mut self, attempt: Attempt) {
@@ -75,9 +76,8 @@ impl Truth {
     /// These are about to be forgotten by something sent before our 250 was read.
     pub(super) fn crossed(&mut self, messages: &[(RowKey, Fingerprint)]) {
         for part in &mut self.parts {
-            part.crossed |= messages.iter().any(|(row, message)| {
-                part.message == Some(*message) && part.key == *row
-            });
+            part.crossed |=
+                messages.iter().any(|(row, message)| part.message == Some(*message) && part.key == *row);
         }
     }
 
@@ -169,8 +169,6 @@ impl World {
         }
         let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
         let message = self.message(link, row);
-        let kept = message.and_then(|message| self.store.kept(row, message, self.now));
-        let until = kept.map_or(self.store.time(self.now), |kept| kept.until);
         self.truth.parts.push(Part {
             row,
             content,
@@ -178,7 +176,6 @@ impl World {
             attempt,
             message,
             grant,
-            until,
             accepted: false,
             heard: false,
             settled: false,
@@ -227,9 +224,8 @@ impl World {
     fn came_late(&mut self, part: usize) {
         let Part { row, message, attempt, .. } = self.truth.parts[part];
         let kept = message.and_then(|message| self.store.kept(row, message, self.now));
-        let waits = kept.is_some_and(|kept| {
-            Some(kept.attempt) == attempt && kept.state == KeptState::InFlight
-        });
+        let waits =
+            kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
         if waits && attempt.is_some() {
             return self.breaks("two attempts at one message at the same time");
         }
@@ -254,11 +250,17 @@ impl World {
             Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
-            _ if self.store.time(self.now) >= part.until => Seen::DuplicateLate,
+            _ if self.was_forgotten(part) => Seen::DuplicateLate,
             _ => return self.breaks("delivered twice, and nothing excuses it"),
         };
         self.note(|_| format!("a duplicate: {}", excuse.text()));
         self.saw(excuse);
+    }
+
+    /// Its claim's retention was over when the next one was asked for.
+    fn was_forgotten(&self, part: &Part) -> bool {
+        let grant = part.grant.and_then(|grant| self.store.rows[part.row].grants.get(grant));
+        grant.is_some_and(|grant| grant.end == End::Expired)
     }
 
     // === What the sender is told.
@@ -274,6 +276,7 @@ impl World {
         let mail = &self.links[link].mail;
         if summary.status == Status::Disagreement {
             self.saw(Seen::Disagreements);
+            self.entries[self.links[link].client.entry].differed += 1;
         } else if summary.status == Status::UnknownAlias && mail.was_delivered {
             self.breaks("P3: a delivered message was answered 550 at the dot");
         } else if summary.ending.is_delivery() {

@@ -24,41 +24,83 @@ const MANY: u64 = 200_000;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Happening {
     /// A sender tries an entry of its queue. Old plans carry an old number.
-    Try { entry: usize, number: u32 },
+    Try {
+        entry: usize,
+        number: u32,
+    },
     /// A sender's octets arrive.
-    Arrives { link: usize },
+    Arrives {
+        link: usize,
+    },
     /// The node sees that the sender's connection is gone.
-    Gone { link: usize },
+    Gone {
+        link: usize,
+    },
     /// Our replies arrive.
-    Replies { link: usize },
+    Replies {
+        link: usize,
+    },
     /// A sender has waited long enough for a reply; it waits for the next one by now if `step` differs.
-    Tired { link: usize, step: u32 },
+    Tired {
+        link: usize,
+        step: u32,
+    },
     /// A session's deadline.
-    Timer { link: usize },
+    Timer {
+        link: usize,
+    },
     /// The answer to `ask` is ready.
-    Ready { link: usize, ask: u32 },
+    Ready {
+        link: usize,
+        ask: u32,
+    },
     /// A call reaches the store.
-    Executes { call: usize },
+    Executes {
+        call: usize,
+    },
     /// Its answer reaches the node.
-    Answered { call: usize },
+    Answered {
+        call: usize,
+    },
     /// The node waits no longer.
-    TimedOut { call: usize },
+    TimedOut {
+        call: usize,
+    },
     /// A settlement is tried again.
-    Retries { task: usize },
+    Retries {
+        task: usize,
+    },
     /// A dot reaches the next hop.
-    Dot { hop: usize },
+    Dot {
+        hop: usize,
+    },
     /// What a next hop said reaches us.
-    Says { hop: usize },
-    Starts { node: usize },
-    Pauses { node: usize },
-    Wakes { node: usize },
-    Parts { node: usize },
-    Rejoins { node: usize },
+    Says {
+        hop: usize,
+    },
+    Starts {
+        node: usize,
+    },
+    Pauses {
+        node: usize,
+    },
+    Wakes {
+        node: usize,
+    },
+    Parts {
+        node: usize,
+    },
+    Rejoins {
+        node: usize,
+    },
     StoreDown,
     StoreUp,
     PowerLoss,
     ClockSteps,
-    Owner { row: usize, act: Act },
+    Owner {
+        row: usize,
+        act: Act,
+    },
     Sweeps,
 }
 
