@@ -1,8 +1,10 @@
-//! Plays simulated worlds by hand: one seed with its transcript, or many seeds on all cores.
+//! Plays simulated worlds by hand: one seed with its transcript, many seeds on all cores, or seeds in order until one
+//! breaks a promise.
 //!
 //! ```text
 //! cargo run -p tempalias-testkit --example simulate -- --seed 42 [--sabotage NAME]
 //! cargo run --profile fast -p tempalias-testkit --example simulate -- --seeds 0..10000000 [--sabotage NAME]
+//! cargo run -p tempalias-testkit --example simulate -- --first 0..100000 [--sabotage NAME]
 //! ```
 //!
 //! Exit status 1: a promise was broken. `docs/proof.md` tells what is simulated.
@@ -22,6 +24,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 enum Wanted {
     One(u64),
     Many(Range<u64>),
+    First(Range<u64>),
 }
 
 fn main() -> ExitCode {
@@ -29,9 +32,10 @@ fn main() -> ExitCode {
     match parse(&arguments) {
         Ok((Wanted::One(seed), sabotage)) => one(seed, sabotage),
         Ok((Wanted::Many(seeds), sabotage)) => many(seeds, sabotage),
+        Ok((Wanted::First(seeds), sabotage)) => first(seeds, sabotage),
         Err(why) => {
             let names: Vec<&str> = Sabotage::ALL.into_iter().map(Sabotage::name).collect();
-            eprintln!("{why}\nusage: simulate (--seed N | --seeds A..B) [--sabotage NAME]");
+            eprintln!("{why}\nusage: simulate (--seed N | --seeds A..B | --first A..B) [--sabotage NAME]");
             eprintln!("sabotage: {}", names.join(", "));
             ExitCode::from(2)
         }
@@ -46,9 +50,10 @@ fn parse(arguments: &[String]) -> Result<(Wanted, Option<Sabotage>), String> {
             |text: &str| text.replace('_', "").parse::<u64>().map_err(|_| format!("{text} is no seed"));
         match name.as_str() {
             "--seed" => wanted = Some(Wanted::One(number(value)?)),
-            "--seeds" => {
+            "--seeds" | "--first" => {
                 let (from, to) = value.split_once("..").ok_or(format!("{value} is no range A..B"))?;
-                wanted = Some(Wanted::Many(number(from)?..number(to)?));
+                let seeds = number(from)?..number(to)?;
+                wanted = Some(if name == "--first" { Wanted::First(seeds) } else { Wanted::Many(seeds) });
             }
             "--sabotage" => {
                 sabotage = Some(Sabotage::named(value).ok_or(format!("no sabotage called {value}"))?)
@@ -75,6 +80,18 @@ fn one(seed: u64, sabotage: Option<Sabotage>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn first(seeds: Range<u64>, sabotage: Option<Sabotage>) -> ExitCode {
+    let from = seeds.start;
+    for seed in seeds.clone() {
+        if let Some(broken) = sim::run(seed, sabotage).broken {
+            println!("seed {seed}: {broken} ({} schedules played)", seed - from + 1);
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("seeds {}..{}: every promise held", seeds.start, seeds.end);
+    ExitCode::SUCCESS
 }
 
 fn many(seeds: Range<u64>, sabotage: Option<Sabotage>) -> ExitCode {

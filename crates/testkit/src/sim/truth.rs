@@ -195,7 +195,7 @@ impl World {
         if self.truth.clock_jumped {
             self.saw(Seen::ClockExcuses);
         } else {
-            self.breaks("a dot left although another attempt had taken the message over");
+            self.breaks("P3: a dot left although another attempt had taken the message over");
         }
     }
 
@@ -227,7 +227,7 @@ impl World {
         let waits =
             kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
         if waits && attempt.is_some() {
-            return self.breaks("two attempts at one message at the same time");
+            return self.breaks("P3: two attempts at one message at the same time");
         }
         self.note(|_| "a duplicate: the dot came late, nobody waits for its verdict".into());
         self.saw(Seen::DuplicateVerdictLost);
@@ -246,12 +246,12 @@ impl World {
             // Its sender hung up, came again, was served, showed that it knew; then the attempt that it had given up
             // asked for a use, as a new message does.
             _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
-            _ if !unread => return self.breaks("delivered again although its sender had read 250"),
+            _ if !unread => return self.breaks("P3: delivered again although its sender had read 250"),
             Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
             _ if self.was_forgotten(part) => Seen::DuplicateLate,
-            _ => return self.breaks("delivered twice, and nothing excuses it"),
+            _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
         };
         self.note(|_| format!("a duplicate: {}", excuse.text()));
         self.saw(excuse);
