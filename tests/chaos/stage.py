@@ -222,6 +222,7 @@ class Stage:
     def adopt(node):
         """An empty Redis is taken over once, by hand."""
         (node.server.folder / "tempalias.toml").write_text(node.server.config())
+        node.command("key", "new", node.server.folder.parent / "server.key")
         node.command("db", "adopt")
 
     @property
