@@ -7,7 +7,7 @@ use tempalias_alias::RowKey;
 
 use super::Core;
 use super::keys::bucket_of;
-use super::link::{Fault, Pipes};
+use super::link::Fault;
 use super::script::Script;
 use crate::StoreError;
 
@@ -79,9 +79,9 @@ impl Core {
         keys: &[String],
         args: &[&[u8]],
     ) -> Result<Value, Fault> {
-        let (Pipes { all, waiting, marker }, generation) = self.link.pipes()?;
-        // What waits for replicas must wait on the connection that wrote.
-        let mut pipe = waiting.filter(|_| script.is_waited_for()).unwrap_or(all);
+        let (pipes, generation) = self.link.pipes()?;
+        let waiting = if script.is_waited_for() { pipes.waiting_for(bucket) } else { None };
+        let (mut pipe, marker) = (waiting.unwrap_or(pipes.all), pipes.marker);
         let mut all_keys = Vec::with_capacity(keys.len() + 1);
         all_keys.push(self.names.marker(bucket));
         all_keys.extend_from_slice(keys);

@@ -7,8 +7,7 @@ use redis::{Value, cmd};
 use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey};
 
 use super::Core;
-use super::keys::OwnerText;
-use super::link::Pipes;
+use super::keys::{OwnerText, bucket_of};
 use super::reply::{Fields, claimed, outcome_word};
 use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
 use crate::{Claimed, Settlement, StoreError};
@@ -96,8 +95,8 @@ impl Core {
     /// Waits until as many replicas as configured have the claim. Fewer: it does not count.
     async fn replicate(&self, row: RowKey) -> Result<(), StoreError> {
         let wanted = self.options.wait_replicas;
-        let (Pipes { waiting, .. }, generation) = self.link.pipes()?;
-        let Some(mut waiting) = waiting else { return Ok(()) };
+        let (pipes, generation) = self.link.pipes()?;
+        let Some(mut waiting) = pipes.waiting_for(bucket_of(row)) else { return Ok(()) };
         let row = self.names.row(row);
         let answer = waiting.wait(&row, wanted, REPLICA_PATIENCE).await;
         match self.link.judge(generation, answer)? {

@@ -1,7 +1,7 @@
 //! The connection to the server, and the answers that come over it. A connection that is broken or mute is replaced
 //! while others wait for nothing: the client library gives up neither by itself (docs/decisions/018).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -167,14 +167,22 @@ struct State {
     down_since: Instant,
 }
 
-/// What stands: one connection for all, and one for claims that wait for replicas, since a wait holds up whatever
-/// comes behind it on the same connection.
+/// What stands: one connection for all, and some for claims that wait for replicas.
 #[derive(Clone)]
 pub(super) struct Pipes {
     pub(super) all: Pipe,
-    pub(super) waiting: Option<Pipe>,
+    /// A wait holds up whatever comes behind it on the same connection.
+    pub(super) waiting: Arc<[Pipe]>,
     /// What every marker says.
-    pub(super) marker: String,
+    pub(super) marker: Arc<str>,
+}
+
+impl Pipes {
+    /// Where claims of this bucket wait for replicas, if they do: a wait is for what its own connection wrote.
+    pub(super) fn waiting_for(&self, bucket: u16) -> Option<Pipe> {
+        let count = self.waiting.len().max(1);
+        self.waiting.get(usize::from(bucket) % count).cloned()
+    }
 }
 
 /// Calls in a row that nobody answers, after which a Cluster's connections are made anew: one master that hangs must
