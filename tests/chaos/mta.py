@@ -409,8 +409,8 @@ class Senders:
         if message.open and attempt.message.most_tries is not None and message.tries >= message.most_tries:
             self.give_up(message, "gave up")
         elif message.open and attempt.end.startswith("hung up") and self.rng.random() < 0.5:
-            # At once: the attempt that was left may still be under way.
-            self.again(message, self.rng.random() * 0.1)
+            # At once, before all others: the attempt that was left may still be under way.
+            self.again(message, -self.plan["life"])
         elif message.open:
             self.again(message, min(2.0, 0.1 * 1.7 ** min(message.tries, 8)) * self.rng.uniform(0.5, 1.5))
         else:
