@@ -86,12 +86,16 @@ class Run:
             return subprocess.Popen([sys.executable, HERE / "mta.py", path], stdin=subprocess.PIPE, stderr=log)
 
     def check_processes(self):
+        for actor in (self.stage.sink, self.stage.redis):
+            if actor and actor.deaths:
+                raise RuntimeError(f"{actor.name} ended by itself, with status {actor.deaths}")
         for node in self.stage.nodes:
-            if node.died():
-                self.extra.append({"promise": "P9", "what": f"{node.name} ended by itself", "m": None, "to": None})
+            node.look()
+            if node.deaths:
+                self.accuse("P9", f"{node.name} ended by itself, with status {node.deaths}")
             panics = [line for line in node.server.log().splitlines() if "panicked" in line]
             if panics:
-                self.extra.append({"promise": "P9", "what": f"{node.name} panicked: {panics[0]}", "m": None, "to": None})
+                self.accuse("P9", f"{node.name} panicked: {panics[0]}")
 
     def end(self):
         """Uses as the API tells them, once nothing is in flight; then a kill and the same question; then the rest of
@@ -285,11 +289,17 @@ def play_rounds(store, seconds, seed, keep):
 
 
 def play(store, seconds, seed, keep, total):
+    from stage import DoesNotStart
+
     print(f"chaos: {store}, {seconds} s, seed {seed}", flush=True)
     run = Run(store, seconds, seed)
     began = time.monotonic()
     try:
         judge = run.play()
+    except DoesNotStart as error:
+        print(f"  BROKEN P9: does not start after a kill: {error}")
+        print(f"chaos: 1 broken promises, seed {seed}; everything is kept in {run.folder}")
+        return BROKEN
     except Exception as error:  # whatever it was, it is told, and the journals are kept
         import traceback
 
