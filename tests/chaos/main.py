@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import datetime
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 
 from journal import Journal
 
@@ -24,6 +26,8 @@ CALM = {"embedded": 15, "redis": 45}
 WORKERS = {"embedded": 40, "redis": 40}
 # Uses left of an alias up to which it is used up at the end, to see that what it says it can do it does.
 FILL = 25
+# A longer run is played in rounds, each on a stage of its own: all journals of one are held in memory to be judged.
+ROUND = 300
 MOST_STORIES, MOST_SHOWN = 20, 2
 
 
@@ -82,12 +86,16 @@ class Run:
             return subprocess.Popen([sys.executable, HERE / "mta.py", path], stdin=subprocess.PIPE, stderr=log)
 
     def check_processes(self):
+        for actor in (self.stage.sink, self.stage.redis):
+            if actor and actor.deaths:
+                raise RuntimeError(f"{actor.name} ended by itself, with status {actor.deaths}")
         for node in self.stage.nodes:
-            if node.died():
-                self.extra.append({"promise": "P9", "what": f"{node.name} ended by itself", "m": None, "to": None})
+            node.look()
+            if node.deaths:
+                self.accuse("P9", f"{node.name} ended by itself, with status {node.deaths}")
             panics = [line for line in node.server.log().splitlines() if "panicked" in line]
             if panics:
-                self.extra.append({"promise": "P9", "what": f"{node.name} panicked: {panics[0]}", "m": None, "to": None})
+                self.accuse("P9", f"{node.name} panicked: {panics[0]}")
 
     def end(self):
         """Uses as the API tells them, once nothing is in flight; then a kill and the same question; then the rest of
@@ -252,18 +260,53 @@ def report(run, judge, seconds):
         print(f"  {path.name}:", *(f"    {line}" for line in lines[:60]), sep="\n")
 
 
-def play(store, seconds, seed, keep):
+def counts(judge):
+    """What a row of the table in docs/proof.md tells."""
+    evidence = judge.evidence
+    return Counter(
+        attempts=len(evidence.attempts), kills=sum(line["ev"] == "killing" for line in evidence.stage),
+        stops=sum(line["ev"] == "stopping" for line in evidence.stage),
+        faults=sum(len(one["faults"]) for one in evidence.connections.values()), told=judge.notes["told 250"],
+        excused=sum(judge.excused.values()), held=judge.notes["held at the end"])
+
+
+def row(store, seconds, seed, total, broken):
+    return (f"| {datetime.date.today()} | {store} | {seconds} | {seed} | {total['attempts']} | {total['kills']}, "
+            f"{total['stops']}, {total['faults']} | {total['told']} | {total['excused']} | {total['held']} | {broken} |")
+
+
+def play_rounds(store, seconds, seed, keep):
+    total, done = Counter(), 0
+    while done < seconds:
+        part = min(ROUND, seconds - done)
+        code = play(store, part, seed + done // ROUND, keep, total)
+        if code != HELD:
+            return code
+        done += part
+    if seconds > ROUND:
+        print("chaos: as a row of docs/proof.md:", row(store, seconds, seed, total, 0), sep="\n")
+    return HELD
+
+
+def play(store, seconds, seed, keep, total):
+    from stage import DoesNotStart
+
     print(f"chaos: {store}, {seconds} s, seed {seed}", flush=True)
     run = Run(store, seconds, seed)
     began = time.monotonic()
     try:
         judge = run.play()
+    except DoesNotStart as error:
+        print(f"  BROKEN P9: does not start after a kill: {error}")
+        print(f"chaos: 1 broken promises, seed {seed}; everything is kept in {run.folder}")
+        return BROKEN
     except Exception as error:  # whatever it was, it is told, and the journals are kept
         import traceback
 
         traceback.print_exc()
         print(f"chaos: the run itself failed: {error}\nchaos: everything is kept in {run.folder}")
         return FAILED
+    total.update(counts(judge))
     report(run, judge, time.monotonic() - began)
     if run.broken:
         print(f"chaos: {len(run.broken)} broken promises, seed {seed}; everything is kept in {run.folder}")
@@ -286,7 +329,7 @@ def main():
         os.environ["TEMPALIAS"] = str(options.binary.resolve())
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     stores = (options.store,) if options.store else STORES
-    return max(play(store, options.seconds, seed, options.keep) for store in stores)
+    return max(play_rounds(store, options.seconds, seed, options.keep) for store in stores)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ KINDS = ((1, 8), (2, 6), (5, 5), (20, 3), (100, 1), (None, 2))
 FEW = 250
 # Where a sender hangs up, per thousand attempts.
 HANG_UPS = (("after MAIL", 6), ("after RCPT", 8), ("in the body", 10), ("before the dot", 8), ("in the dot", 8),
-            ("at the dot", 20), ("soon after the dot", 35), ("pipelined behind the dot", 20), ("at its 250", 15))
+            ("at the dot", 30), ("soon after the dot", 50), ("pipelined behind the dot", 20), ("at its 250", 15))
 CONNECTION_LIFE = 12
 
 
@@ -408,6 +408,9 @@ class Senders:
                 self.ended(message, to, "refused")
         if message.open and attempt.message.most_tries is not None and message.tries >= message.most_tries:
             self.give_up(message, "gave up")
+        elif message.open and attempt.end.startswith("hung up") and self.rng.random() < 0.5:
+            # At once, before all others: the attempt that was left may still be under way.
+            self.again(message, -self.plan["life"])
         elif message.open:
             self.again(message, min(2.0, 0.1 * 1.7 ** min(message.tries, 8)) * self.rng.uniform(0.5, 1.5))
         else:

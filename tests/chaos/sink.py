@@ -72,11 +72,13 @@ class Sink:
         return words or "250 2.0.0 taken"
 
     async def pause(self, message):
-        """Mostly none, often a little, rarely longer than anybody waits."""
+        """Mostly none, often a little, sometimes as long as a retry takes, rarely longer than anybody waits."""
         luck = chance("pause", self.seed, message, self.seen.get(message, 0))
         self.seen[message] = self.seen.get(message, 0) + 1
         if luck < 0.005:
             await asyncio.sleep(2 + 1000 * luck * 1.6)  # up to 10 s
+        elif luck < 0.12:
+            await asyncio.sleep(luck * 12)
         elif luck < 0.5:
             await asyncio.sleep(luck * 0.12)
 

@@ -26,11 +26,16 @@ NODE = {
 }
 
 
+class DoesNotStart(Exception):
+    """A node that ran before, and was killed: that it comes back is promised."""
+
+
 class Actor:
     """A process that the monkey plays with."""
 
     def __init__(self, name, journal):
         self.name, self.journal, self.process = name, journal, None
+        self.deaths = []  # that nobody caused
         self.lock = threading.Lock()
 
     def note(self, event, **facts):
@@ -41,6 +46,7 @@ class Actor:
 
     def start(self):
         with self.lock:
+            self.look()
             if self.process is None or self.process.poll() is not None:
                 self.note("starting")
                 self.process = self.launch()
@@ -49,6 +55,7 @@ class Actor:
     def kill(self):
         """SIGKILL: no chance to tidy up. Written down before and after: it happened in between."""
         with self.lock:
+            self.look()
             if self.process is None or self.process.poll() is not None:
                 return
             self.note("killing")
@@ -68,10 +75,12 @@ class Actor:
                 self.process.send_signal(signal.SIGCONT)
                 self.note("going on")
 
-    def died(self):
-        """Whether it is gone although nobody killed it."""
-        with self.lock:
-            return self.process is not None and self.process.poll() not in (None, -signal.SIGKILL)
+    def look(self):
+        """Is it gone although nobody killed it?"""
+        if self.process is not None and self.process.poll() not in (None, -signal.SIGKILL):
+            self.note("ended by itself", code=self.process.returncode)
+            self.deaths.append(self.process.returncode)
+            self.process = None
 
 
 class Node(Actor):
@@ -80,7 +89,7 @@ class Node(Actor):
         folder.mkdir()
         sections = {**NODE, **({"store": store} if store else {})}
         self.server = Tempalias(smarthost=smarthost, folder=folder, sections=sections)
-        self.may_wait = store is not None
+        self.may_wait, self.was_up = store is not None, False
 
     def launch(self):
         """A node that finds no store may end at once; then it is started again, as a service manager would."""
@@ -88,10 +97,12 @@ class Node(Actor):
         while True:
             try:
                 self.server.start()
+                self.was_up = True
                 return self.server.process
-            except (RuntimeError, queue.Empty):
+            except (RuntimeError, queue.Empty) as error:
                 if not self.may_wait or time.monotonic() > end:
-                    raise
+                    last = str(error).strip().splitlines()[-1:]
+                    raise (DoesNotStart(f"{self.name}: {last}") if self.was_up else error)
                 self.note("would not start")
                 self.server.kill()
                 time.sleep(0.2)
