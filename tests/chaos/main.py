@@ -19,7 +19,7 @@ from journal import Journal
 
 HERE = pathlib.Path(__file__).resolve().parent
 # What is run when no store is named.
-STORES = ("embedded",)
+STORES = ("embedded", "redis")
 HELD, BROKEN, FAILED = 0, 1, 2
 # How long after the faults messages may still be without an answer: what is in flight or in doubt must become known.
 CALM = {"embedded": 15, "redis": 45}
