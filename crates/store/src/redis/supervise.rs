@@ -1,6 +1,7 @@
 //! The task behind a store: it connects, looks whether the server is what it must be, renews the lease, and begins
 //! again when a call meets trouble.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -202,6 +203,9 @@ impl Core {
             tokio::select! {
                 () = self.link.trouble.notified() => return,
                 _ = timer.tick() => {}
+            }
+            if self.link.is_doubtful.swap(false, Ordering::Relaxed) {
+                return;
             }
             self.renew().await;
             looks += 1;
