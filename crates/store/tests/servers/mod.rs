@@ -14,7 +14,11 @@ use tempalias_store::RedisAddress;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of Redis: as `tests/install` unpacks it, with the libraries that it brings; otherwise the system's.
+/// `REDIS_SERVER` names another server to try: a Valkey, say.
 fn program(name: &str) -> Command {
+    if let (Some(server), "redis-server") = (std::env::var_os("REDIS_SERVER"), name) {
+        return Command::new(server);
+    }
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/redis/usr");
     let path = unpacked.join("bin").join(name);
     if !path.exists() {
