@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use tempalias_alias::{KeyId, UnixTime};
 
 use super::Options;
-use super::link::{Link, Watched};
+use super::link::{Link, Watched, begin_anew};
 use super::rows::to_sql;
 use super::schema::{APPLICATION_ID, FORMAT, Role, SCHEMA, connect};
 
@@ -194,6 +194,7 @@ fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connectio
         let why = format!("its file system allows no write-ahead log (mode {mode})");
         return Err(OpenError::Database { path: path.to_owned(), why });
     }
+    begin_anew(&connection, path).map_err(failed)?;
     if format == 0 {
         make(&connection, now).map_err(failed)?;
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Counts up when the layout changes; a newer one is refused, an older one will be migrated here.
@@ -75,6 +76,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    // Whatever ends this connection before it has begun a log of its own must not fold in the one it found.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Inline checkpoints every 4 MiB: p99 of a commit stays at 19 ms; a background checkpointer would let the
