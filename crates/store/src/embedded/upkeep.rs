@@ -21,7 +21,7 @@ pub(super) const SWEEP_RATES: &str =
 
 /// Takes one from a bucket and writes its new state; a refusal writes nothing.
 pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Result<(), Duration>> {
-    match rate.take(bucket(at, tag)?, at.now) {
+    match rate.take(bucket(at, tag, rate)?, at.now) {
         Ok(full_at) => {
             at.run(
                 "INSERT OR REPLACE INTO rate (tag, full_at) VALUES (?1, ?2)",
@@ -36,14 +36,18 @@ pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Re
 /// How long to wait, as a snapshot says; none: there may be one left, ask the writer. Buckets only get emptier
 /// between the snapshot and the writer, so a refusal stands.
 pub(super) fn refusal(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Option<Duration>> {
-    Ok(rate.take(bucket(at, tag)?, at.now).err())
+    Ok(rate.take(bucket(at, tag, rate)?, at.now).err())
 }
 
-fn bucket(at: &Context<'_>, tag: ClientTag) -> rusqlite::Result<Option<UnixTime>> {
+/// When the bucket will be full again; none: it is. What is later than for an empty bucket was written by a clock that
+/// was ahead, and must not lock its client out now that it is right again.
+fn bucket(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Option<UnixTime>> {
+    let empty = at.now.plus(rate.every.saturating_mul(rate.burst.max(1)));
     at.connection
         .prepare_cached("SELECT full_at FROM rate WHERE tag = ?1")?
         .query_row([tag.0], |row| row.get(0).map(from_sql))
         .optional()
+        .map(|full_at| full_at.filter(|&full_at| full_at <= empty))
 }
 
 /// One step of the sweep: at most [`STEP`] rows of each kind.
