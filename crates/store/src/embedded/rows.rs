@@ -22,11 +22,36 @@ use crate::{Found, NewRow, ROW_RETENTION};
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT row_key, next, key_id, state, used, kept, max_usage, valid_from, valid_until, created,
+            "SELECT row_key, next, link, key_id, state, used, kept, max_usage, valid_from, valid_until, created,
              sweep_at, sealed, sum FROM alias ",
             $rest
         )
     };
+}
+
+const AT_OR_BEFORE: &str = select!("WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1");
+
+/// A row's place in the ring, which has a checksum of its own.
+#[derive(Clone, Copy)]
+struct Link {
+    key: Option<RowKey>,
+    next: Option<RowKey>,
+}
+
+impl Link {
+    /// Whether this row and the next one leave no room for `key`.
+    fn shows_absence_of(self, key: RowKey) -> rusqlite::Result<()> {
+        let is_between = self.key < Some(key) && self.next.is_none_or(|next| key < next);
+        if is_between {
+            Ok(())
+        } else {
+            Err(damaged("an alias cannot be found where its neighbour says it is"))
+        }
+    }
+
+    fn sum(self) -> i64 {
+        Sum::new().octets(octets(&self.key)).octets(octets(&self.next)).column()
+    }
 }
 
 /// A row without its kept claims.
@@ -56,7 +81,7 @@ pub(super) fn damaged(what: &str) -> rusqlite::Error {
 /// The row of `key` with its kept claims. Both look-ups are always made, so that their time does not tell
 /// whether there is a row.
 pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Found>> {
-    let row = Some(at_or_before(at, key)?).filter(|row| row.key == Some(key));
+    let row = search(at, key)?;
     let kept = kept(at, key)?;
     let expected = row.as_ref().map_or(0, |row| row.kept);
     if u32::try_from(kept.len()) != Ok(expected) {
@@ -65,20 +90,32 @@ pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Fou
     Ok(row.map(|row| found(at, key, row, kept)))
 }
 
+/// The row of `key`; none: the row before it shows that it is not there. Of that one only its place in the ring is
+/// read: most searches end there.
+fn search(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Stored>> {
+    let found = |row: &Row<'_>| {
+        let link = link(row)?;
+        if link.key == Some(key) { stored(row).map(Some) } else { link.shows_absence_of(key).map(|()| None) }
+    };
+    let mut statement = at.connection.prepare_cached(AT_OR_BEFORE)?;
+    statement
+        .query_row([key.0], found)
+        .optional()?
+        .ok_or_else(|| damaged("the ring of keys has no beginning"))
+}
+
 /// The row of `key`, or else the one whose successor shows that there is none.
-pub(super) fn at_or_before(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Stored> {
+fn at_or_before(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Stored> {
     let row = at
         .connection
-        .prepare_cached(select!("WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1"))?
+        .prepare_cached(AT_OR_BEFORE)?
         .query_row([key.0], stored)
         .optional()?
         .ok_or_else(|| damaged("the ring of keys has no beginning"))?;
-    let is_here = row.key == Some(key);
-    if is_here || (row.key < Some(key) && row.next.is_none_or(|next| key < next)) {
-        Ok(row)
-    } else {
-        Err(damaged("an alias cannot be found where its neighbour says it is"))
+    if row.key != Some(key) {
+        row.link().shows_absence_of(key)?;
     }
+    Ok(row)
 }
 
 /// The rows after `after`, in order, with their kept claims.
@@ -163,8 +200,8 @@ pub(super) fn begin_ring(at: &Context<'_>) -> rusqlite::Result<()> {
 fn insert_stored(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
     at.run(
         "INSERT INTO alias (row_key, next, key_id, state, used, kept, max_usage, valid_from, valid_until,
-                            created, sweep_at, sealed, sum)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                            created, sweep_at, sealed, sum, link)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             octets(&row.key),
             octets(&row.next),
@@ -178,7 +215,8 @@ fn insert_stored(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
             to_sql(row.created),
             row.sweep_at,
             row.sealed,
-            row.sum()
+            row.sum(),
+            row.link().sum()
         ],
     )
     .map(drop)
@@ -207,7 +245,7 @@ pub(super) fn edit(at: &Context<'_>, key: RowKey, change: impl FnOnce(&mut Store
 fn write(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
     let written = at.run(
         "UPDATE alias SET next = ?2, state = ?3, used = ?4, kept = ?5, max_usage = ?6, valid_from = ?7,
-                          valid_until = ?8, sealed = ?9, sum = ?10 WHERE row_key = ?1",
+                          valid_until = ?8, sealed = ?9, sum = ?10, link = ?11 WHERE row_key = ?1",
         params![
             octets(&row.key),
             octets(&row.next),
@@ -218,7 +256,8 @@ fn write(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
             row.limits.valid_from.map(to_sql),
             row.limits.valid_until.map(to_sql),
             row.sealed,
-            row.sum()
+            row.sum(),
+            row.link().sum()
         ],
     )?;
     if written == 1 { Ok(()) } else { Err(damaged("an alias vanished while it was written")) }
@@ -345,10 +384,14 @@ fn key_of(octets: &[u8]) -> rusqlite::Result<Option<RowKey>> {
 }
 
 impl Stored {
+    fn link(&self) -> Link {
+        Link { key: self.key, next: self.next }
+    }
+
+    /// Over all that [`Link`] does not hold, and the key.
     fn sum(&self) -> i64 {
         Sum::new()
             .octets(octets(&self.key))
-            .octets(octets(&self.next))
             .octets(&self.key_id)
             .word(state_code(self.state).into())
             .word(self.used.into())
@@ -395,32 +438,42 @@ fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, number: usize) -> rusqlite
     row.get(number).map_err(|_| damaged("a column holds what it cannot hold"))
 }
 
+fn link(row: &Row<'_>) -> rusqlite::Result<Link> {
+    let blob =
+        |number| row.get_ref(number).and_then(|value| Ok(value.as_blob()?)).map_err(|_| damaged("no key"));
+    let link = Link { key: key_of(blob(0)?)?, next: key_of(blob(1)?)? };
+    if link.sum() == column::<i64>(row, 2)? {
+        Ok(link)
+    } else {
+        Err(damaged("the ring of keys is not as it was written"))
+    }
+}
+
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let state = match column(row, 3)? {
+    let Link { key, next } = link(row)?;
+    let state = match column(row, 4)? {
         0 => State::Active,
         1 => State::Paused,
         2_u8 => State::Removed,
         _ => return Err(damaged("an alias has no such state")),
     };
-    let blob =
-        |number| row.get_ref(number).and_then(|value| Ok(value.as_blob()?)).map_err(|_| damaged("no key"));
     let stored = Stored {
-        key: key_of(blob(0)?)?,
-        next: key_of(blob(1)?)?,
-        key_id: column(row, 2)?,
+        key,
+        next,
+        key_id: column(row, 3)?,
         state,
-        used: column(row, 4)?,
-        kept: column(row, 5)?,
+        used: column(row, 5)?,
+        kept: column(row, 6)?,
         limits: Limits {
-            max_usage: column::<Option<NonZeroU32>>(row, 6)?,
-            valid_from: column::<Option<i64>>(row, 7)?.map(from_sql),
-            valid_until: column::<Option<i64>>(row, 8)?.map(from_sql),
+            max_usage: column::<Option<NonZeroU32>>(row, 7)?,
+            valid_from: column::<Option<i64>>(row, 8)?.map(from_sql),
+            valid_until: column::<Option<i64>>(row, 9)?.map(from_sql),
         },
-        created: from_sql(column(row, 9)?),
-        sweep_at: column(row, 10)?,
-        sealed: column(row, 11)?,
+        created: from_sql(column(row, 10)?),
+        sweep_at: column(row, 11)?,
+        sealed: column(row, 12)?,
     };
-    if stored.sum() == column::<i64>(row, 12)? {
+    if stored.sum() == column::<i64>(row, 13)? {
         Ok(stored)
     } else {
         Err(damaged("an alias is not as it was written"))

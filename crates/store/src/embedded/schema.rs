@@ -16,7 +16,7 @@ pub(super) const APPLICATION_ID: u32 = 0x5441_4c49;
 ///
 /// `WITHOUT ROWID` keeps a row in the B-tree that is searched, so that a look-up is one descent. `server_key`
 /// counts the rows that each key sealed, because asking 30 million rows at every start would take a minute.
-/// `sweep_at` is when a row may go: one index answers the sweep, whatever the reason. `next`, `kept` and `sum` tell a
+/// `sweep_at` is when a row may go: one index answers the sweep, whatever the reason. `next`, `link`, `kept` and `sum` tell a
 /// damaged file from an unknown alias (`rows.rs`).
 pub(super) const SCHEMA: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -24,8 +24,8 @@ CREATE TABLE server_key (
     id BLOB PRIMARY KEY, first_used INTEGER NOT NULL, row_count INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE alias (
-    row_key BLOB PRIMARY KEY, next BLOB NOT NULL, key_id BLOB NOT NULL, state INTEGER NOT NULL,
-    used INTEGER NOT NULL, kept INTEGER NOT NULL, max_usage INTEGER, valid_from INTEGER, valid_until INTEGER,
+    row_key BLOB PRIMARY KEY, next BLOB NOT NULL, link INTEGER NOT NULL, key_id BLOB NOT NULL,
+    state INTEGER NOT NULL, used INTEGER NOT NULL, kept INTEGER NOT NULL, max_usage INTEGER, valid_from INTEGER, valid_until INTEGER,
     created INTEGER NOT NULL, sweep_at INTEGER, sealed BLOB NOT NULL, sum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_sweep ON alias (sweep_at);
