@@ -29,8 +29,6 @@ macro_rules! select {
     };
 }
 
-const AT_OR_BEFORE: &str = select!("WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1");
-
 /// A row's place in the ring, which has a checksum of its own.
 #[derive(Clone, Copy)]
 struct Link {
@@ -91,24 +89,24 @@ pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Fou
 }
 
 /// The row of `key`; none: the row before it shows that it is not there. Of that one only its place in the ring is
-/// read: most searches end there.
+/// read: `SQLite` takes every column apart that a statement names, and most searches end here.
 fn search(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Stored>> {
-    let found = |row: &Row<'_>| {
-        let link = link(row)?;
-        if link.key == Some(key) { stored(row).map(Some) } else { link.shows_absence_of(key).map(|()| None) }
-    };
-    let mut statement = at.connection.prepare_cached(AT_OR_BEFORE)?;
-    statement
-        .query_row([key.0], found)
-        .optional()?
-        .ok_or_else(|| damaged("the ring of keys has no beginning"))
+    let mut place = at.connection.prepare_cached(
+        "SELECT row_key, next, link FROM alias WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1",
+    )?;
+    let place = place.query_row([key.0], link).optional()?;
+    let place = place.ok_or_else(|| damaged("the ring of keys has no beginning"))?;
+    if place.key != Some(key) {
+        return place.shows_absence_of(key).map(|()| None);
+    }
+    at.connection.prepare_cached(select!("WHERE row_key = ?1"))?.query_row([key.0], stored).map(Some)
 }
 
 /// The row of `key`, or else the one whose successor shows that there is none.
 fn at_or_before(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Stored> {
     let row = at
         .connection
-        .prepare_cached(AT_OR_BEFORE)?
+        .prepare_cached(select!("WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1"))?
         .query_row([key.0], stored)
         .optional()?
         .ok_or_else(|| damaged("the ring of keys has no beginning"))?;

@@ -30,12 +30,12 @@ impl Sum {
     }
 
     pub(super) fn octets(self, octets: &[u8]) -> Self {
-        let with_length = self.word(u64::try_from(octets.len()).unwrap_or(u64::MAX));
-        octets.chunks(8).fold(with_length, |sum, part| {
-            let mut word = [0; 8];
-            word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            sum.word(u64::from_le_bytes(word))
-        })
+        let (words, rest) = octets.as_chunks::<8>();
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let sum = self.word(u64::try_from(octets.len()).unwrap_or(u64::MAX));
+        let sum = words.iter().fold(sum, |sum, &word| sum.word(u64::from_le_bytes(word)));
+        if rest.is_empty() { sum } else { sum.word(u64::from_le_bytes(last)) }
     }
 
     /// As a column has it.
