@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::print_stdout,
     clippy::panic,
     reason = "a test may fail loudly, and says what it has shown"
 )]

@@ -48,7 +48,7 @@ impl Link {
     }
 
     fn sum(self) -> i64 {
-        Sum::new().octets(octets(&self.key)).octets(octets(&self.next)).column()
+        Sum::new().octets(octets(self.key.as_ref())).octets(octets(self.next.as_ref())).column()
     }
 }
 
@@ -99,7 +99,13 @@ fn search(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Stored>> {
     if place.key != Some(key) {
         return place.shows_absence_of(key).map(|()| None);
     }
-    at.connection.prepare_cached(select!("WHERE row_key = ?1"))?.query_row([key.0], stored).map(Some)
+    let row = at.connection.prepare_cached(select!("WHERE row_key = ?1"))?.query_row([key.0], stored)?;
+    // In a tree whose pages are out of order, what is not greater need not be equal.
+    if row.key == Some(key) {
+        Ok(Some(row))
+    } else {
+        Err(damaged("a search for one alias has found another"))
+    }
 }
 
 /// The row of `key`, or else the one whose successor shows that there is none.
@@ -201,8 +207,8 @@ fn insert_stored(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
                             created, sweep_at, sealed, sum, link)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
-            octets(&row.key),
-            octets(&row.next),
+            octets(row.key.as_ref()),
+            octets(row.next.as_ref()),
             row.key_id,
             state_code(row.state),
             row.used,
@@ -245,8 +251,8 @@ fn write(at: &Context<'_>, row: &Stored) -> rusqlite::Result<()> {
         "UPDATE alias SET next = ?2, state = ?3, used = ?4, kept = ?5, max_usage = ?6, valid_from = ?7,
                           valid_until = ?8, sealed = ?9, sum = ?10, link = ?11 WHERE row_key = ?1",
         params![
-            octets(&row.key),
-            octets(&row.next),
+            octets(row.key.as_ref()),
+            octets(row.next.as_ref()),
             state_code(row.state),
             row.used,
             row.kept,
@@ -370,8 +376,8 @@ pub(super) fn from_sql(millis: i64) -> UnixTime {
 }
 
 /// A key as its column has it: every key comes after the empty one.
-fn octets(key: &Option<RowKey>) -> &[u8] {
-    key.as_ref().map_or(&[], |key| &key.0)
+fn octets(key: Option<&RowKey>) -> &[u8] {
+    key.map_or(&[], |key| &key.0)
 }
 
 fn key_of(octets: &[u8]) -> rusqlite::Result<Option<RowKey>> {
@@ -389,7 +395,7 @@ impl Stored {
     /// Over all that [`Link`] does not hold, and the key.
     fn sum(&self) -> i64 {
         Sum::new()
-            .octets(octets(&self.key))
+            .octets(octets(self.key.as_ref()))
             .octets(&self.key_id)
             .word(state_code(self.state).into())
             .word(self.used.into())
