@@ -44,8 +44,7 @@ struct Driver {
 pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, address: IpAddr, number: u64, seat: Seat) {
     let running = shared.running();
     let smarthost_size = shared.parts.outside.smarthost_size();
-    let owner = shared.parts.store.owner();
-    let peer = Peer { address, session: number, owner, smarthost_size };
+    let peer = Peer { address, session: number, smarthost_size };
     let mut session = Session::new(shared.parts.policy.clone(), peer, now(&shared));
     let mut driver = Driver {
         claims: Outstanding::new(shared.clone(), running.clone()),
@@ -94,7 +93,8 @@ enum Performed {
 }
 
 fn now(shared: &Shared) -> Moment {
-    Moment { instant: Instant::now(), unix: shared.parts.store.now() }
+    let store = &shared.parts.store;
+    Moment { instant: Instant::now(), unix: store.now(), owner: store.owner() }
 }
 
 impl Driver {

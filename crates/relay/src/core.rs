@@ -72,13 +72,13 @@ impl Core {
     pub(crate) fn next_attempt(&mut self) -> Attempt {
         self.tally.attempts += 1;
         let number = (self.peer.session << 24) | u64::from(self.tally.attempts);
-        Attempt { owner: self.peer.owner, number }
+        Attempt { owner: self.at.owner, number }
     }
 
     /// The id of the mail that now begins.
     pub(crate) fn next_mail_id(&mut self) -> String {
         self.tally.mails += 1;
-        let boot = self.peer.owner.boot & 0xffff_ffff;
+        let boot = self.at.owner.boot & 0xffff_ffff;
         format!("{boot:08x}.{:x}.{}", self.peer.session, self.tally.mails)
     }
 

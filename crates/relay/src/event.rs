@@ -3,17 +3,20 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use tempalias_alias::{Answer, Ledger, Limits, RowKey, Sealed, UnixTime};
+use tempalias_alias::{Answer, Ledger, Limits, Owner, RowKey, Sealed, UnixTime};
 use tempalias_smtp::client::Capabilities;
 use tempalias_smtp::reply::{NextHopReply, Nonsense};
 
-/// When something happened: by the clock that only goes forward, and by the calendar.
+/// When something happened: by the clock that only goes forward, by the calendar, and in whose time.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// For deadlines.
     pub instant: Instant,
     /// For the dates in header lines.
     pub unix: UnixTime,
+    /// In whose name claims are made now. A store for several nodes may have counted this one among the dead; it
+    /// goes on under another name then, in the same session.
+    pub owner: Owner,
 }
 
 /// One thing that happened. A session waits for one thing at a time: for input from its sender

@@ -4,8 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tempalias_alias::Owner;
-
 use crate::command::Commands;
 use crate::core::Core;
 use crate::delivery::{Claiming, Opening, Redialling, Renaming, Sending, Verdict};
@@ -27,8 +25,6 @@ pub struct Peer {
     pub address: IpAddr,
     /// The session's number, never reused within a boot.
     pub session: u64,
-    /// Under whom its claims are made: this run of this program, as long as the store counts it among the living.
-    pub owner: Owner,
     /// The largest message the smarthost takes, if that is known.
     pub smarthost_size: Option<u64>,
 }

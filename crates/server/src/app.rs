@@ -16,14 +16,14 @@ use tempalias_mail::{Parts, Server};
 use tempalias_outside::dns::{Hickory, SetupError};
 use tempalias_outside::{Dialer, Outside, PoolLimits, dial};
 use tempalias_service::Aliases;
-use tempalias_store::{OpenError, Store};
+use tempalias_store::Store;
 use tempalias_web::{Part, Readiness, WebState};
 use tokio::task::JoinSet;
 
 use crate::admin::{AdminSocket, SocketError};
 use crate::config::Config;
 use crate::keyfile::{self, KeyError};
-use crate::parts;
+use crate::parts::{self, StoreFault};
 
 pub use listen::ListenError;
 
@@ -59,7 +59,7 @@ pub enum StartError {
     Keys(#[from] KeyError),
     /// The store.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(#[from] StoreFault),
     /// The resolver.
     #[error(transparent)]
     Dns(#[from] SetupError),
@@ -79,13 +79,13 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: says what to do about it.
-    pub fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
         let opened = keyfile::open_or_create(&config.store.key_files, config.store.url.file())?;
         if opened.is_new {
             let file = config.store.key_files.first().map(|path| path.display().to_string());
             tracing::info!(file, "made a new server key; keep a copy of it in a safe place");
         }
-        let store = parts::open_store(config, &opened.keys)?;
+        let store = parts::open_store(config, &opened.keys, opened.is_new).await?;
         let keys = Arc::new(opened.keys);
         let policy = parts::policy(config).ok_or(StartError::NoDomain)?;
         let aliases = Aliases::new(store.clone(), keys.clone(), policy, parts::random());
@@ -147,7 +147,7 @@ impl App {
             let aliases = self.aliases;
             tasks.spawn(async move { match admin.serve(aliases).await {} });
         }
-        tasks.spawn(sweep(self.store));
+        tasks.spawn(sweep(self.store.clone()));
         stop.await;
         draining.send_replace(true);
         tracing::info!(
@@ -155,8 +155,9 @@ impl App {
             "ending: no new connections; open mails are finished"
         );
         let (finished, ()) = tokio::join!(self.mail.drain(DRAIN_LIMIT), pages.drain(HTTP_DRAIN_LIMIT));
-        // The store is closed, and its lock free, when this returns.
         tasks.shutdown().await;
+        // Nothing of this node is in flight any more. The store's lock is free when this returns.
+        self.store.close().await;
         if finished {
             tracing::info!("ended");
         } else {

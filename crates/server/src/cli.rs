@@ -5,6 +5,7 @@
 
 mod alias;
 mod check;
+mod db;
 mod demo;
 mod print;
 mod serve;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Make server keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+    /// Look after the store.
+    #[command(subcommand, arg_required_else_help = true)]
+    Db(DbCommand),
 }
 
 /// What can be done with aliases, through the running server or, if none runs, in its store.
@@ -152,6 +156,14 @@ pub enum KeyCommand {
     },
 }
 
+/// What can be done with the store.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Make a Redis ready for aliases: the first time, or after it has lost data that cannot be restored. From then on
+    /// an alias that is not there does not exist.
+    Adopt,
+}
+
 /// Why a command did not do what it was told to; each kind has its exit status.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -212,6 +224,11 @@ fn dispatch(cli: Cli, environment: &Environment, printer: Printer) -> Result<(),
             let loaded = config::load(&path, environment)?;
             printer.warnings(&loaded.warnings);
             alias::run(command, &loaded.config, printer)
+        }
+        Some(Command::Db(command)) => {
+            let loaded = config::load(&path, environment)?;
+            printer.warnings(&loaded.warnings);
+            db::run(command, &loaded.config, printer)
         }
     }
 }

@@ -23,7 +23,7 @@ pub use keys::{
 pub use problem::{ConfigError, Origin, Problem};
 pub use render::{example, reference};
 pub use tempalias_service::PublicUrl;
-pub use types::{Host, HostPort, Level, NameServer, Size, StoreUrl};
+pub use types::{Host, HostPort, Level, NameServer, Namespace, Size, StoreUrl};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/tempalias/tempalias.toml";

@@ -86,7 +86,7 @@ impl Demo {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let inbox = Arc::new(Inbox::default());
         let config = configuration(options, listener.local_addr()?, folder.path())?;
-        let app = App::start(&config)?;
+        let app = App::start(&config).await?;
         tokio::spawn(inbox.clone().serve(listener));
         let made = app.aliases().create(&first_alias(), Requester::Operator, None).await?;
         let smtp = app.smtp_addresses().first().copied().unwrap_or(options.smtp);

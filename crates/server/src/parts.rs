@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tempalias_alias::{Caps, Keys, Rate};
+use tempalias_alias::{Caps, KeyId, Keys, Rate, ServerKey};
 use tempalias_service::{Policy, Random};
-use tempalias_store::{OpenError, Options, Store};
+use tempalias_store::{OpenError, Options, RedisAddress, RedisOptions, Store};
 
 use crate::config::{Config, StoreUrl};
 
@@ -35,20 +35,80 @@ pub fn random() -> Random {
     })
 }
 
-/// Opens, or makes, the configured store. Blocks for as long as the disk does.
+/// Opens, or makes, the configured store. `is_new`: there can be no alias yet. Blocks for as long as a disk does.
 ///
 /// # Errors
-/// [`OpenError`] says what to do.
-pub fn open_store(config: &Config, keys: &Keys) -> Result<Store, OpenError> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    let mut boot = [0; 8];
-    random()(&mut boot);
-    Store::open(Options {
-        path: path.clone(),
-        boot: u64::from_ne_bytes(boot),
-        clock: tempalias_store::system_clock(),
-        keys: keys.all().map(tempalias_alias::ServerKey::id).collect(),
+/// [`StoreFault`] says what to do.
+pub async fn open_store(config: &Config, keys: &Keys, is_new: bool) -> Result<Store, StoreFault> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Store::open(Options {
+            path: path.clone(),
+            boot: draw(),
+            clock: tempalias_store::system_clock(),
+            keys: key_ids(keys),
+        })?),
+        StoreUrl::Redis(address) => {
+            Ok(Store::connect(redis_options(config, address, key_ids(keys), is_new)?).await?)
+        }
+    }
+}
+
+/// How to open a store on Redis, as configured.
+///
+/// # Errors
+/// When a file that is named cannot be read.
+pub fn redis_options(
+    config: &Config,
+    address: &RedisAddress,
+    keys: Vec<KeyId>,
+    is_new: bool,
+) -> Result<RedisOptions, StoreFault> {
+    let address = match &config.store.password_file {
+        Some(path) => address.clone().with_password(read(path)?.trim_end_matches(['\r', '\n'])),
+        None => address.clone(),
+    };
+    let ca = config.store.ca_file.as_deref().map(read).transpose()?.map(String::into_bytes);
+    Ok(RedisOptions {
+        address,
+        ca,
+        namespace: config.store.namespace.as_str().to_owned(),
+        keys,
+        is_new,
+        wait_replicas: config.store.wait_replicas,
+        node: config.hostname.to_string(),
+        draw: Arc::new(draw),
+        clock: None,
     })
+}
+
+fn read(path: &Path) -> Result<String, StoreFault> {
+    std::fs::read_to_string(path).map_err(|why| StoreFault::File { path: path.into(), why })
+}
+
+fn key_ids(keys: &Keys) -> Vec<KeyId> {
+    keys.all().map(ServerKey::id).collect()
+}
+
+fn draw() -> u64 {
+    let mut number = [0; 8];
+    random()(&mut number);
+    u64::from_ne_bytes(number)
+}
+
+/// Why the configured store is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A file that belongs to it.
+    #[error("cannot read {} ({why}), which the configuration names for the store", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: std::io::Error,
+    },
 }
 
 /// `path` with `suffix` behind its file name.

@@ -50,7 +50,8 @@ impl Instance {
     fn aliases(&self) -> Aliases {
         let config = self.config();
         let keys = keyfile::open_or_create(&config.store.key_files, config.store.url.file()).unwrap().keys;
-        let store = parts::open_store(&config, &keys).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = runtime.block_on(parts::open_store(&config, &keys, true)).unwrap();
         Aliases::new(store, Arc::new(keys), parts::policy(&config).unwrap(), parts::random())
     }
 

@@ -11,7 +11,7 @@ use harness::{Act, NextHop, Running, Sender};
 async fn one_address_has_only_so_many_connections() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
-    let server = Running::start(folder.path(), next_hop.address, "max_connections_per_address = 3");
+    let server = Running::start(folder.path(), next_hop.address, "max_connections_per_address = 3").await;
     let mut inside = vec![];
     for _ in 0..3 {
         inside.push(Sender::greeted(server.smtp).await);
@@ -36,7 +36,7 @@ async fn one_address_has_only_so_many_connections() {
 async fn at_the_cap_the_longest_idle_makes_room() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
-    let server = Running::start(folder.path(), next_hop.address, "max_connections = 3");
+    let server = Running::start(folder.path(), next_hop.address, "max_connections = 3").await;
     let mut senders = vec![];
     for _ in 0..3 {
         senders.push(Sender::greeted(server.smtp).await);
@@ -57,7 +57,7 @@ async fn when_memory_is_spent_messages_wait_or_are_put_off_and_nothing_is_lost()
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
     let smtp = "max_message_size = \"128KiB\"\nbody_memory = \"128KiB\"";
-    let server = Running::start(folder.path(), next_hop.address, smtp);
+    let server = Running::start(folder.path(), next_hop.address, smtp).await;
     let to = server.alias(0).await;
     let mut holders = vec![];
     for _ in 0..2 {
@@ -94,7 +94,7 @@ async fn a_message_that_will_not_be_taken_holds_no_memory() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
     let smtp = "max_message_size = \"128KiB\"\nbody_memory = \"128KiB\"";
-    let server = Running::start(folder.path(), next_hop.address, smtp);
+    let server = Running::start(folder.path(), next_hop.address, smtp).await;
     let to = server.alias(0).await;
     let mut endless = Sender::greeted(server.smtp).await;
     endless.say("MAIL FROM:<a@sender.test>").await;
@@ -113,7 +113,7 @@ async fn a_message_that_will_not_be_taken_holds_no_memory() {
 async fn uncounted_mail_leaves_nothing_to_settle() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let to = server.alias(0).await;
     let mut sender = Sender::greeted(server.smtp).await;
     assert_eq!(sender.send(&to, "<uncounted@x>").await, 250);
@@ -128,7 +128,7 @@ async fn uncounted_mail_leaves_nothing_to_settle() {
 async fn told_to_end_idle_sessions_hear_421_and_a_mail_past_its_dot_is_finished() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|_| Act::AcceptAfter(Duration::from_secs(1)))).await;
-    let mut server = Running::start(folder.path(), next_hop.address, "");
+    let mut server = Running::start(folder.path(), next_hop.address, "").await;
     let (to, smtp) = (server.alias(1).await, server.smtp);
     let mut idle = Sender::greeted(smtp).await;
     let mut busy = Sender::greeted(smtp).await;

@@ -29,7 +29,7 @@ async fn persist(server: std::net::SocketAddr, to: &str, id: &str) -> u16 {
 
 /// 64 senders, one message each, all at once, each retrying until it has its answer.
 async fn race(uses: u32, next_hop: &NextHop, folder: &std::path::Path) -> Vec<(String, u16)> {
-    let server = Running::start(folder, next_hop.address, "max_connections_per_address = 200");
+    let server = Running::start(folder, next_hop.address, "max_connections_per_address = 200").await;
     let to = server.alias(uses).await;
     let senders: Vec<_> = (0..64)
         .map(|n| {
@@ -86,7 +86,7 @@ async fn lost_verdicts_and_deferrals_change_nothing_about_n() {
 async fn refusals_spend_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|n| if n < 3 { Act::Refuse } else { Act::Accept })).await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let to = server.alias(1).await;
     let mut sender = Sender::greeted(server.smtp).await;
     for n in 0..3 {
@@ -101,7 +101,7 @@ async fn refusals_spend_nothing() {
 async fn a_sender_that_never_read_our_250_is_told_it_again_and_nothing_is_sent_twice() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|_| Act::AcceptAfter(Duration::from_millis(200)))).await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let to = server.alias(1).await;
     for pipelined_quit in [true, false] {
         let id = "<once@x>";
@@ -135,7 +135,7 @@ async fn after_a_restart_the_retry_takes_the_same_use() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop =
         NextHop::start(Arc::new(|n| if n == 0 { Act::AcceptAndVanish } else { Act::Accept })).await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let to = server.alias(1).await;
     let mut sender = Sender::greeted(server.smtp).await;
     assert_eq!(sender.send(&to, "<doubt@x>").await, 451);
@@ -144,7 +144,7 @@ async fn after_a_restart_the_retry_takes_the_same_use() {
     assert_eq!(other.say(&format!("RCPT TO:<{to}>")).await.0, 450, "the only use is held");
     drop((sender, other));
     assert!(server.ended().await);
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let mut sender = Sender::greeted(server.smtp).await;
     assert_eq!(sender.send(&to, "<doubt@x>").await, 250);
     assert_eq!(sender.send(&to, "<more@x>").await, 550);
@@ -155,7 +155,7 @@ async fn after_a_restart_the_retry_takes_the_same_use() {
 async fn a_refusal_is_told_only_when_the_store_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::start(Arc::new(|_| Act::RefuseAfter(Duration::from_millis(200)))).await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let (to, smtp) = (server.alias(1).await, server.smtp);
     let mut sender = Sender::greeted(smtp).await;
     let mut sending = tokio::spawn(async move { sender.send(&to, "<refused@x>").await });
@@ -173,7 +173,7 @@ async fn a_refusal_is_told_only_when_the_store_has_it() {
 async fn a_next_hop_hears_rset_only_where_something_is_open() {
     let folder = tempfile::tempdir().unwrap();
     let next_hop = NextHop::accepting().await;
-    let server = Running::start(folder.path(), next_hop.address, "");
+    let server = Running::start(folder.path(), next_hop.address, "").await;
     let to = server.alias(9).await;
     let mut sender = Sender::greeted(server.smtp).await;
     assert_eq!(sender.send(&to, "<first@x>").await, 250);

@@ -5,13 +5,18 @@
 //! that is `alias`, called inside the transaction. The store's clock is the one clock for validity.
 
 mod embedded;
+mod open_error;
+mod redis;
 mod types;
 
+use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, Owner, Rate, RowKey, UnixTime};
 
-pub use embedded::{Embedded, OpenError, Options, Stats};
+pub use embedded::{Embedded, Options, Stats};
+pub use open_error::OpenError;
+pub use redis::{AddressError, Adopted, Draw, Redis, RedisAddress, RedisOptions, adopt};
 pub use types::{
     Change, Claimed, Created, Found, Health, Idempotent, Listed, NewRow, Once, Settlement, StoreError, Swept,
 };
@@ -39,6 +44,8 @@ pub fn system_clock() -> Clock {
 pub enum Store {
     /// `SQLite` in a file of this machine.
     Embedded(Embedded),
+    /// Redis or Valkey, for several nodes.
+    Redis(Redis),
 }
 
 impl Store {
@@ -50,6 +57,15 @@ impl Store {
         Embedded::open(options).map(Self::Embedded)
     }
 
+    /// Opens a store on Redis. Needs a running `tokio`.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the server answers and is not what it must be; one that does not answer is waited for in the
+    /// background.
+    pub async fn connect(options: RedisOptions) -> Result<Self, OpenError> {
+        Redis::open(options).await.map(Self::Redis)
+    }
+
     /// Looks an alias up: one look-up for each row key given, all of them always. No write, and no wait for one,
     /// but for a row that takes no new mail and still keeps claims: those may just be ending.
     ///
@@ -58,6 +74,7 @@ impl Store {
     pub async fn find(&self, keys: &[RowKey]) -> Result<Option<Found>, StoreError> {
         match self {
             Self::Embedded(store) => store.find(keys).await,
+            Self::Redis(store) => store.find(keys).await,
         }
     }
 
@@ -75,6 +92,7 @@ impl Store {
     ) -> Result<Created, StoreError> {
         match self {
             Self::Embedded(store) => store.create(row, also_free, once).await,
+            Self::Redis(store) => store.create(row, also_free, once).await,
         }
     }
 
@@ -89,6 +107,7 @@ impl Store {
     pub async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<Claimed>, StoreError> {
         match self {
             Self::Embedded(store) => store.claim(requests).await,
+            Self::Redis(store) => store.claim(requests).await,
         }
     }
 
@@ -100,6 +119,7 @@ impl Store {
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.settle(settlements).await,
+            Self::Redis(store) => store.settle(settlements).await,
         }
     }
 
@@ -112,6 +132,7 @@ impl Store {
     pub async fn acknowledge(&self, delivered: Vec<(RowKey, Fingerprint)>) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.acknowledge(delivered).await,
+            Self::Redis(store) => store.acknowledge(delivered).await,
         }
     }
 
@@ -123,6 +144,7 @@ impl Store {
     pub async fn change(&self, key: RowKey, change: Change) -> Result<Option<Found>, StoreError> {
         match self {
             Self::Embedded(store) => store.change(key, change).await,
+            Self::Redis(store) => store.change(key, change).await,
         }
     }
 
@@ -134,6 +156,7 @@ impl Store {
     pub async fn list(&self, after: Option<RowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         match self {
             Self::Embedded(store) => store.list(after, limit).await,
+            Self::Redis(store) => store.list(after, limit).await,
         }
     }
 
@@ -144,6 +167,7 @@ impl Store {
     pub async fn take(&self, tag: ClientTag, rate: Rate) -> Result<Result<(), Duration>, StoreError> {
         match self {
             Self::Embedded(store) => store.take(tag, rate).await,
+            Self::Redis(store) => store.take(tag, rate).await,
         }
     }
 
@@ -154,6 +178,7 @@ impl Store {
     pub async fn idempotent_reply(&self, name: ClientTag) -> Result<Option<Idempotent>, StoreError> {
         match self {
             Self::Embedded(store) => store.idempotent_reply(name).await,
+            Self::Redis(store) => store.idempotent_reply(name).await,
         }
     }
 
@@ -165,6 +190,7 @@ impl Store {
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         match self {
             Self::Embedded(store) => store.sweep().await,
+            Self::Redis(store) => store.sweep().await,
         }
     }
 
@@ -172,6 +198,15 @@ impl Store {
     pub async fn check(&self) -> Health {
         match self {
             Self::Embedded(store) => store.check().await,
+            Self::Redis(store) => store.check().await,
+        }
+    }
+
+    /// Lets go in order, once nothing of this node is in flight: other nodes need not wait for the end of its lease.
+    pub async fn close(&self) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Redis(store) => store.close().await,
         }
     }
 
@@ -179,6 +214,7 @@ impl Store {
     pub fn owner(&self) -> Owner {
         match self {
             Self::Embedded(store) => store.owner(),
+            Self::Redis(store) => store.owner(),
         }
     }
 
@@ -187,6 +223,7 @@ impl Store {
     pub fn may_send(&self, owner: Owner) -> bool {
         match self {
             Self::Embedded(store) => store.owner() == owner,
+            Self::Redis(store) => store.may_send(owner),
         }
     }
 
@@ -194,8 +231,14 @@ impl Store {
     pub fn now(&self) -> UnixTime {
         match self {
             Self::Embedded(store) => store.now(),
+            Self::Redis(store) => store.now(),
         }
     }
+}
+
+/// Bounds a whole call, waiting for room in a queue or for a connection included.
+async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))
 }
 
 impl From<Embedded> for Store {

@@ -127,6 +127,21 @@ pub struct Listed {
     pub created: UnixTime,
 }
 
+impl From<Found> for Listed {
+    fn from(found: Found) -> Self {
+        let Found { key, ledger, created, now, sealed: _ } = found;
+        Self {
+            key,
+            state: ledger.state,
+            has_ended: ledger.has_ended(now),
+            limits: ledger.limits,
+            used: ledger.used,
+            held: u32::try_from(ledger.held(now)).unwrap_or(u32::MAX),
+            created,
+        }
+    }
+}
+
 /// A stored reply to a request that carried an Idempotency-Key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotent {

@@ -30,20 +30,23 @@ pub fn admin_router(readiness: Readiness) -> Router {
         .route("/readyz", get(ready).with_state(readiness))
 }
 
-/// 200 if all works, else 503. `?verbose` names each part.
+/// 200 if all works, else 503 with each part that does not and why. `?verbose` names every part.
 async fn ready(State(readiness): State<Readiness>, RawQuery(query): RawQuery) -> Response {
     let parts = readiness().await;
     let is_ready = parts.iter().all(|part| part.fault.is_none());
     let (status, word) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
     let mut text = format!("{word}\n");
-    if query.is_some_and(|query| query.split('&').any(|key| key == "verbose" || key.starts_with("verbose=")))
-    {
-        for Part { name, fault } in parts {
-            let fault = fault.map_or_else(|| "ok".to_owned(), |fault| format!("failed: {fault}"));
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}: {fault}");
-        }
+    let is_verbose = query
+        .is_some_and(|query| query.split('&').any(|key| key == "verbose" || key.starts_with("verbose=")));
+    for Part { name, fault } in parts {
+        let fault = match fault {
+            Some(fault) => format!("failed: {fault}"),
+            None if is_verbose => "ok".to_owned(),
+            None => continue,
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name}: {fault}");
     }
     plain(status, text)
 }

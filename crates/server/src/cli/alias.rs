@@ -13,6 +13,7 @@ use super::print::{self, Printer};
 use super::{AliasCommand, Failure, LimitArgs};
 use crate::admin::{self, AliasLine, CallError, Connection, ListedLine, MadeLine, PageLine, Reply, Request};
 use crate::config::Config;
+use crate::parts::StoreFault;
 use crate::{keyfile, parts};
 
 /// Aliases asked for at one time.
@@ -76,13 +77,13 @@ impl Backend {
             }
             match Self::open_store(config)? {
                 Ok(backend) => return Ok(backend),
-                Err(OpenError::InUse { .. }) if start.elapsed() < PATIENCE => sleep(PAUSE),
+                Err(StoreFault::Open(OpenError::InUse { .. })) if start.elapsed() < PATIENCE => sleep(PAUSE),
                 Err(error) => return Err(Failure::Failed(store_words(&error, config))),
             }
         }
     }
 
-    fn open_store(config: &Config) -> Result<Result<Self, OpenError>, Failure> {
+    fn open_store(config: &Config) -> Result<Result<Self, StoreFault>, Failure> {
         let failed = |text: String| Failure::Failed(text);
         // Made here, store and key would belong to whoever typed the command, and the server could not open them.
         if let Some(file) = config.store.url.file().filter(|file| !file.exists()) {
@@ -97,7 +98,8 @@ impl Backend {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(format!("cannot start: {error}")))?;
         let policy = parts::policy(config).ok_or_else(|| failed("domains names no domain".to_owned()))?;
-        Ok(parts::open_store(config, &keys).map(|store| {
+        let opened = runtime.block_on(parts::open_store(config, &keys, false));
+        Ok(opened.map(|store| {
             let aliases = Aliases::new(store, Arc::new(keys), policy, parts::random());
             Self::Store(Box::new((runtime, aliases)))
         }))
@@ -116,9 +118,9 @@ impl Backend {
     }
 }
 
-fn store_words(error: &OpenError, config: &Config) -> String {
+fn store_words(error: &StoreFault, config: &Config) -> String {
     match error {
-        OpenError::InUse { path, holder } => format!(
+        StoreFault::Open(OpenError::InUse { path, holder }) => format!(
             "a server{} has the store {} open, but nothing answers on {}: if it is just starting or stopping, try \
              again; otherwise use the --config that it was started with",
             holder.map(|pid| format!(" (process {pid})")).unwrap_or_default(),

@@ -18,7 +18,7 @@ pub(super) fn run(path: &Path, environment: &Environment) -> Result<(), Failure>
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = runtime().map_err(|error| failed(&error))?;
     let finished = runtime.block_on(async {
-        let app = App::start(&config).map_err(|error| failed(&error))?;
+        let app = App::start(&config).await.map_err(|error| failed(&error))?;
         Ok::<_, Failure>(app.run(told_to_end()).await)
     })?;
     if finished { Ok(()) } else { Err(Failure::Failed("some mails were not finished in time".to_owned())) }

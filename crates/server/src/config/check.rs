@@ -152,6 +152,22 @@ fn rest(config: &Config, checks: &mut Checks<'_>) {
         let twice = key_files.iter().take(i).any(|earlier| earlier == file);
         checks.require("store.key_files", !twice, format!("names {} twice", file.display()));
     }
+    if config.store.url.redis().is_none() {
+        let only = "is for a store on Redis: remove it, or set store.url";
+        checks.require("store.password_file", config.store.password_file.is_none(), only);
+        checks.require("store.ca_file", config.store.ca_file.is_none(), only);
+        checks.require("store.wait_replicas", config.store.wait_replicas == 0, only);
+    }
+    if let Some(address) = config.store.url.redis() {
+        let twice = address.has_password() && config.store.password_file.is_some();
+        checks.require(
+            "store.password_file",
+            !twice,
+            "is set, and store.url holds a password, too: remove one",
+        );
+        let is_used = address.is_tls() || config.store.ca_file.is_none();
+        checks.require("store.ca_file", is_used, "is for TLS: write rediss:// in store.url");
+    }
     let limits = &config.limits;
     checks.require(
         "limits.max_days",

@@ -9,7 +9,7 @@ use tempalias_address::{Domain, Mailbox};
 use tempalias_service::PublicUrl;
 
 use super::read::Reader;
-use super::types::{HostPort, Level, NameServer, Size, StoreUrl};
+use super::types::{HostPort, Level, NameServer, Namespace, Size, StoreUrl};
 use super::value::Value;
 
 /// One `[section]`; the first has no name and stands at the top of the file.
@@ -239,11 +239,22 @@ keys! {
 
     /// Where aliases are kept.
     store: StoreConfig {
-        /// The store. "sqlite:" and a path is a file of this machine; its folder must exist.
+        /// The store. "sqlite:" and a path is a file of this machine; its folder must exist. For several nodes:
+        /// "redis://host:6379/0", "rediss://" for TLS, "unix:/path", or "redis+cluster://host:6379,host:6379"; Valkey is
+        /// addressed alike. Prefer `password_file` to a password in the address.
         url: StoreUrl = Default(r#""sqlite:/var/lib/tempalias/aliases.db""#),
         /// The server's keys. The first seals what is new, all find; it is made on the first start. Without its key
         /// a store is worth nothing: keep a copy elsewhere than the store's.
         key_files: Vec<PathBuf> = Default(r#"["/var/lib/tempalias/server.key"]"#),
+        /// Redis: a file that holds the password, and nothing else.
+        password_file: Option<PathBuf> = Optional(r#""/etc/tempalias/redis.password""#),
+        /// Redis over TLS: the certificates to trust, in PEM, in place of the system's.
+        ca_file: Option<PathBuf> = Optional(r#""/etc/tempalias/redis-ca.pem""#),
+        /// Redis: what its keys begin with, where several stores share a server.
+        namespace: Namespace = Default(r#""tempalias""#),
+        /// Redis: how many replicas must have a claim before a message is sent. Each costs a round trip; 0 waits for
+        /// none, and what a failover loses may then be delivered beyond an alias's number.
+        wait_replicas: u32 = Default("0"),
     }
 
     /// Which real addresses may have aliases.

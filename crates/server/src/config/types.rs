@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use tempalias_address::Domain;
 use tempalias_service::PublicUrl;
+use tempalias_store::{AddressError, RedisAddress};
 use tracing::level_filters::LevelFilter;
 
 use super::value::{Value, quoted, refused};
@@ -175,6 +176,8 @@ impl Value for PublicUrl {
 pub enum StoreUrl {
     /// A file of this machine.
     Sqlite(PathBuf),
+    /// Redis or Valkey, one server or a Cluster.
+    Redis(RedisAddress),
 }
 
 impl StoreUrl {
@@ -182,35 +185,86 @@ impl StoreUrl {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => Some(path),
+            Self::Redis(_) => None,
+        }
+    }
+
+    /// The address, if the store is on Redis.
+    pub fn redis(&self) -> Option<&RedisAddress> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Redis(address) => Some(address),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    /// Without a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Redis(address) => address.fmt(f),
         }
     }
 }
 
 impl Value for StoreUrl {
     fn kind() -> String {
-        "\"sqlite:\" and the path of a file, such as \"sqlite:/var/lib/tempalias/aliases.db\"".to_owned()
+        "\"sqlite:\" and the path of a file, such as \"sqlite:/var/lib/tempalias/aliases.db\", or the address of a \
+         Redis, such as \"redis://127.0.0.1:6379/0\""
+            .to_owned()
     }
 
     fn from_text(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let (scheme, rest) = text.split_once(':').unwrap_or_default();
-        match scheme {
-            "sqlite" if rest.starts_with("//") => {
+        if RedisAddress::is_meant(text) {
+            // The error does not repeat the text: it may hold a password.
+            return text.parse().map(Self::Redis).map_err(|why: AddressError| why.to_string());
+        }
+        match text.split_once(':').unwrap_or_default() {
+            ("sqlite", rest) if rest.starts_with("//") => {
                 Err("must be written with one colon and no double slash: \"sqlite:/path\"".to_owned())
             }
-            "sqlite" if !rest.is_empty() => Ok(Self::Sqlite(rest.into())),
-            // The rest of such a URL may hold a password.
-            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
-                Err(format!("must be {}: this version has no {scheme} store", Self::kind()))
-            }
+            ("sqlite", rest) if !rest.is_empty() => Ok(Self::Sqlite(rest.into())),
             _ => Err(format!("must be {}", Self::kind())),
         }
     }
 
     fn to_toml(&self) -> Option<String> {
-        match self {
-            Self::Sqlite(path) => Some(quoted(&format!("sqlite:{}", path.to_string_lossy()))),
+        Some(match self {
+            Self::Sqlite(path) => quoted(&format!("sqlite:{}", path.to_string_lossy())),
+            Self::Redis(address) => quoted(&address.to_string()),
+        })
+    }
+}
+
+/// What keys of a shared Redis begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Namespace {
+    fn kind() -> String {
+        "1 to 32 letters, digits and hyphens".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if (1..=32).contains(&text.len()) && text.bytes().all(is_plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(refused::<Self>(text))
         }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.0))
     }
 }
 
@@ -317,9 +371,21 @@ mod tests {
 
     #[test]
     fn a_store_url_is_never_repeated() {
-        let why = StoreUrl::from_text("redis://:hunter2@db.example/0").unwrap_err();
-        assert!(why.contains("no redis store") && !why.contains("hunter2"), "{why}");
+        for bad in ["redis://:hunter2@db.example/x", "redis+cluster://:hunter2@a:1,/3", "hunter2"] {
+            let why = StoreUrl::from_text(bad).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+        let url = StoreUrl::from_text("redis://me:hunter2@db.example/0").unwrap();
+        assert_eq!(url.to_toml().as_deref(), Some(r#""redis://me:***@db.example/0""#));
         assert_eq!(StoreUrl::from_text("sqlite:/a b").unwrap(), StoreUrl::Sqlite("/a b".into()));
         assert!(StoreUrl::from_text("sqlite:").is_err());
+    }
+
+    #[test]
+    fn a_namespace_is_plain() {
+        assert_eq!(Namespace::from_text("tempalias-2").unwrap().as_str(), "tempalias-2");
+        for bad in ["", "a b", "a:b", "{a}", "a*", &"a".repeat(33)] {
+            assert!(Namespace::from_text(bad).is_err(), "{bad}");
+        }
     }
 }

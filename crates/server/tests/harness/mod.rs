@@ -27,7 +27,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts one with its files in `folder`, mail going to `next_hop`; `smtp` are more lines for `[smtp]`.
-    pub(crate) fn start(folder: &Path, next_hop: SocketAddr, smtp: &str) -> Self {
+    pub(crate) async fn start(folder: &Path, next_hop: SocketAddr, smtp: &str) -> Self {
         let shown = folder.display();
         let text = format!(
             "domains = [\"alias.test\"]\nhostname = \"mx.alias.test\"\nadmin = \"operator@real.test\"\n\
@@ -37,7 +37,7 @@ impl Running {
              [store]\nurl = \"sqlite:{shown}/aliases.db\"\nkey_files = [\"{shown}/server.key\"]\n"
         );
         let config = config::parse(&text, Path::new("test.toml"), &Environment::default()).unwrap().config;
-        let app = App::start(&config).unwrap();
+        let app = App::start(&config).await.unwrap();
         let (smtp, aliases) = (app.smtp_addresses()[0], app.aliases().clone());
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(app.run(async { drop(stopped.await) }));

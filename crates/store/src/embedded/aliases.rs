@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use tempalias_alias::{ClientTag, KeyId, RowKey, Sealed, State};
 
+use super::kept;
 use super::rows::{self, to_sql};
 use super::work::Context;
 use crate::{Change, Created, Found, IDEMPOTENCY_RETENTION, Idempotent, Listed, NewRow, Once};
@@ -75,16 +76,7 @@ pub(super) fn change(at: &Context<'_>, key: RowKey, change: &Change) -> rusqlite
 
 /// A page of rows as an operator sees them.
 pub(super) fn list(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rusqlite::Result<Vec<Listed>> {
-    let listed = |found: Found| Listed {
-        key: found.key,
-        state: found.ledger.state,
-        has_ended: found.ledger.has_ended(at.now),
-        limits: found.ledger.limits,
-        used: found.ledger.used,
-        held: u32::try_from(found.ledger.held(at.now)).unwrap_or(u32::MAX),
-        created: found.created,
-    };
-    Ok(rows::page(at, after, limit)?.into_iter().map(listed).collect())
+    Ok(rows::page(at, after, limit)?.into_iter().map(Listed::from).collect())
 }
 
 fn count_key(at: &Context<'_>, key_id: KeyId) -> rusqlite::Result<()> {
@@ -104,5 +96,5 @@ fn free_held(at: &Context<'_>, found: &Found) -> rusqlite::Result<()> {
         .map(|kept| kept.fingerprint)
         .collect();
     let given_back = u32::try_from(free.len()).unwrap_or(u32::MAX);
-    rows::delete_kept(at, found.key, &free, |used| used.saturating_sub(given_back))
+    kept::delete(at, found.key, &free, |used| used.saturating_sub(given_back))
 }

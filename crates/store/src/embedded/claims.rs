@@ -2,8 +2,8 @@
 
 use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Kept, RowKey, Settled, Verdict};
 
-use super::rows;
 use super::work::Context;
+use super::{kept, rows};
 use crate::{Claimed, Settlement};
 
 /// Answers and writes a whole batch.
@@ -13,7 +13,7 @@ pub(super) fn claim(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Re
         .map(|request| {
             let (claimed, verdict) = judge(at, request)?;
             if let Some(Verdict { used, write: Some(kept), answer }) = verdict {
-                let is_new = rows::write_kept(at, request.row, &kept)?;
+                let is_new = kept::write(at, request.row, &kept)?;
                 if is_new || answer == Answer::Granted {
                     rows::edit(at, request.row, |row| {
                         row.kept += u32::from(is_new);
@@ -62,9 +62,9 @@ pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Res
     let Some(kept) = of_attempt(at, row, attempt)? else { return Ok(()) };
     match kept.settle(attempt, outcome) {
         Settled::Stale => Ok(()),
-        Settled::Keep(kept) => rows::write_kept(at, row, &kept).map(drop),
-        Settled::Spend => rows::delete_kept(at, row, &[kept.fingerprint], |used| used),
-        Settled::GiveBack => rows::delete_kept(at, row, &[kept.fingerprint], |used| used.saturating_sub(1)),
+        Settled::Keep(kept) => kept::write(at, row, &kept).map(drop),
+        Settled::Spend => kept::delete(at, row, &[kept.fingerprint], |used| used),
+        Settled::GiveBack => kept::delete(at, row, &[kept.fingerprint], |used| used.saturating_sub(1)),
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Res
 pub(super) fn acknowledge(at: &Context<'_>, row: RowKey, message: Fingerprint) -> rusqlite::Result<()> {
     let Some(found) = rows::find(at, row)? else { return Ok(()) };
     let is_over = found.ledger.kept.iter().any(|kept| kept.is_acknowledged_by(message));
-    if is_over { rows::delete_kept(at, row, &[message], |used| used) } else { Ok(()) }
+    if is_over { kept::delete(at, row, &[message], |used| used) } else { Ok(()) }
 }
 
 /// The claim that `attempt` touched last. There is at most one: an attempt is one

@@ -6,6 +6,7 @@
 mod aliases;
 mod claims;
 mod damage;
+mod kept;
 mod link;
 mod open;
 mod reader;
@@ -17,7 +18,6 @@ mod work;
 mod writer;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,6 @@ use tokio::sync::mpsc::{self, Sender};
 
 use damage::Damage;
 use link::Watched;
-pub use open::OpenError;
 use open::Opened;
 use reader::Reader;
 use work::{Abandoned, Acknowledgement, Context, Tidy, Work, job};
@@ -41,7 +40,7 @@ use writer::{Counters, Writer};
 
 use crate::{
     CALL_TIMEOUT, Change, Claimed, Clock, Created, Found, Health, Idempotent, Listed, NewRow, Once,
-    Settlement, StoreError, Swept,
+    OpenError, Settlement, StoreError, Swept, in_time,
 };
 
 /// Threads that read; more would only compete for the same two cores.
@@ -340,11 +339,6 @@ impl Embedded {
         queue.send(work).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
-}
-
-/// Bounds a whole call, waiting for room in the queue included.
-async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout))
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use tempalias_alias::{KeyId, Owner, UnixTime};
 
+use crate::OpenError;
+
 use super::Options;
 use super::damage::Damage;
 use super::link::{Link, Watched, begin_anew};
@@ -21,89 +23,6 @@ use super::work::Context;
 const MODE: u32 = 0o600;
 /// How large a database is read in whole at the start: a quarter of a second or so.
 const LOOK_UP_TO: u64 = 64 << 20;
-
-/// Why the store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The folder of the database is not there, or not ours to enter.
-    #[error("the folder {} for the store cannot be used ({why}): make it, owned by the user that tempalias \
-             runs as, or set store.url to another place", folder.display())]
-    Folder {
-        /// Where the database should be.
-        folder: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// Another process has the store open.
-    #[error("{} is already in use{}: only one tempalias can serve it. Stop the other one first; if none runs, \
-             see who holds {}.lock", path.display(), holder.map(|pid| format!(" by process {pid}")).unwrap_or_default(), path.display())]
-    InUse {
-        /// The database.
-        path: PathBuf,
-        /// The process that said it holds it.
-        holder: Option<u32>,
-    },
-    /// A file could not be made, opened or locked.
-    #[error("cannot open {} ({why}): it must be on a local disk and belong to the user that tempalias runs as", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// The file is something else.
-    #[error("{} is not a tempalias store: set store.url to another path, or move the file away. If it was one, \
-             its beginning is damaged: see that the disk is sound, and put a backup in its place", path.display())]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A newer tempalias wrote it.
-    #[error("{} has store format {found}, and this tempalias knows formats up to {known}: run the newer version \
-             that wrote it", path.display())]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest known here.
-        known: u32,
-    },
-    /// Rows are sealed under a server key that is not listed.
-    #[error("{} holds {rows} aliases that were sealed under server key {missing}, which is not among the keys \
-             given ({}): add its file to store.key_files. Starting without it would tell senders that these \
-             aliases do not exist. If that key is lost for good, so are they: move the store away to start \
-             with an empty one", path.display(), Ids(listed))]
-    MissingKey {
-        /// The database.
-        path: PathBuf,
-        /// The key that sealed them.
-        missing: KeyId,
-        /// How many rows it sealed.
-        rows: u64,
-        /// The keys that were given.
-        listed: Vec<KeyId>,
-    },
-    /// `SQLite` cannot use the file: damaged, no space, a disk that fails.
-    #[error("the store {} cannot be opened: {why}. With the server stopped, `sqlite3 FILE \
-             'PRAGMA integrity_check'` says more; a backup can be put in its place", path.display())]
-    Database {
-        /// The database.
-        path: PathBuf,
-        /// What `SQLite` said.
-        why: String,
-    },
-}
-
-struct Ids<'a>(&'a [KeyId]);
-
-impl std::fmt::Display for Ids<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids: Vec<_> = self.0.iter().map(KeyId::to_string).collect();
-        f.write_str(if ids.is_empty() { "none" } else { "" })?;
-        f.write_str(&ids.join(", "))
-    }
-}
 
 /// A store that is ours, checked and ready to be served.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! Rows of the database as the types of `alias`, and back. The only place that knows the columns, and the only one
-//! that writes to `alias` and `claim`.
+//! Aliases as rows of the database, and back. The only place that knows their columns, and the only one that writes
+//! to them.
 //!
 //! A damaged file must never turn into the answer that an alias is unknown or over. So each row carries a checksum,
 //! an alias counts its claims, and each alias names the next one in the order of keys, in a ring that begins and ends
@@ -9,11 +9,9 @@
 use std::num::NonZeroU32;
 
 use rusqlite::{OptionalExtension, Row, ffi, params};
-use tempalias_alias::{
-    Attempt, Fingerprint, Kept, KeptState, Ledger, Limits, Owner, RETENTION, RowKey, Sealed, SenderTag,
-    State, UnixTime,
-};
+use tempalias_alias::{Kept, Ledger, Limits, RETENTION, RowKey, Sealed, State, UnixTime};
 
+use super::kept;
 use super::sum::Sum;
 use super::work::Context;
 use crate::{Found, NewRow, ROW_RETENTION};
@@ -80,7 +78,7 @@ pub(super) fn damaged(what: &str) -> rusqlite::Error {
 /// whether there is a row.
 pub(super) fn find(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Option<Found>> {
     let row = search(at, key)?;
-    let kept = kept(at, key)?;
+    let kept = kept::of(at, key)?;
     let expected = row.as_ref().map_or(0, |row| row.kept);
     if u32::try_from(kept.len()) != Ok(expected) {
         return Err(damaged("an alias has lost or gained a claim"));
@@ -142,7 +140,7 @@ pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rus
         let row = row?;
         let key = row.key.filter(|_| row.key == before.next);
         let key = key.ok_or_else(|| damaged("an alias is not where its neighbour says it is"))?;
-        let kept = kept(at, key)?;
+        let kept = kept::of(at, key)?;
         if u32::try_from(kept.len()) != Ok(row.kept) {
             return Err(damaged("an alias has lost or gained a claim"));
         }
@@ -153,15 +151,6 @@ pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rus
         return Err(damaged("the ring of keys has no end"));
     }
     Ok(page)
-}
-
-/// The claims kept for `key`, those included whose retention is over.
-fn kept(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Vec<Kept>> {
-    let mut statement = at.connection.prepare_cached(
-        "SELECT fingerprint, state, node, boot, number, sender, retries, clean, until, sum
-         FROM claim WHERE row_key = ?1",
-    )?;
-    statement.query_map([key.0], |row| kept_claim(key, row))?.collect()
 }
 
 /// Makes a row, behind the one whose successor it becomes. There must be none with its key.
@@ -286,59 +275,6 @@ pub(super) fn sweep(at: &Context<'_>, key: RowKey) -> rusqlite::Result<[u8; 4]> 
     Ok(row.key_id)
 }
 
-/// Writes a claim in place of any with the same fingerprint; tells whether there was none.
-pub(super) fn write_kept(at: &Context<'_>, key: RowKey, kept: &Kept) -> rusqlite::Result<bool> {
-    let Attempt { owner, number } = kept.attempt;
-    let values = params![
-        key.0,
-        kept.fingerprint.0,
-        kept_code(kept.state),
-        owner.node.cast_signed(),
-        owner.boot.cast_signed(),
-        number.cast_signed(),
-        kept.sender.0,
-        kept.retries,
-        kept.clean,
-        to_sql(kept.until),
-        sum_of_claim(key, kept)
-    ];
-    let replaced = at.run(
-        "UPDATE claim SET state = ?3, node = ?4, boot = ?5, number = ?6, sender = ?7, retries = ?8,
-                          clean = ?9, until = ?10, sum = ?11 WHERE row_key = ?1 AND fingerprint = ?2",
-        values,
-    )?;
-    if replaced == 0 {
-        at.run(
-            "INSERT INTO claim
-             (row_key, fingerprint, state, node, boot, number, sender, retries, clean, until, sum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            values,
-        )?;
-    }
-    Ok(replaced == 0)
-}
-
-/// Forgets claims, and makes `used` of the counter of uses.
-pub(super) fn delete_kept(
-    at: &Context<'_>,
-    key: RowKey,
-    fingerprints: &[Fingerprint],
-    used: impl FnOnce(u32) -> u32,
-) -> rusqlite::Result<()> {
-    let mut deleted = 0;
-    for fingerprint in fingerprints {
-        deleted += at.run(
-            "DELETE FROM claim WHERE row_key = ?1 AND fingerprint = ?2",
-            params![key.0, fingerprint.0],
-        )?;
-    }
-    let deleted = u32::try_from(deleted).unwrap_or(u32::MAX);
-    edit(at, key, |row| {
-        row.kept = row.kept.saturating_sub(deleted);
-        row.used = used(row.used);
-    })
-}
-
 /// From when on the sweep may take a row in this state with these limits; none: never.
 fn sweep_at(state: State, limits: &Limits, now: UnixTime) -> Option<i64> {
     let time = match state {
@@ -354,14 +290,6 @@ fn state_code(state: State) -> u8 {
         State::Active => 0,
         State::Paused => 1,
         State::Removed => 2,
-    }
-}
-
-fn kept_code(state: KeptState) -> u8 {
-    match state {
-        KeptState::InFlight => 0,
-        KeptState::InDoubt => 1,
-        KeptState::Delivered => 2,
     }
 }
 
@@ -410,22 +338,6 @@ impl Stored {
     }
 }
 
-fn sum_of_claim(key: RowKey, kept: &Kept) -> i64 {
-    let Attempt { owner, number } = kept.attempt;
-    Sum::new()
-        .octets(&key.0)
-        .octets(&kept.fingerprint.0)
-        .word(kept_code(kept.state).into())
-        .word(owner.node)
-        .word(owner.boot)
-        .word(number)
-        .octets(&kept.sender.0)
-        .word(kept.retries.into())
-        .word(kept.clean.into())
-        .number(to_sql(kept.until))
-        .column()
-}
-
 fn found(at: &Context<'_>, key: RowKey, row: Stored, kept: Vec<Kept>) -> Found {
     let Stored { state, used, limits, created, sealed, .. } = row;
     Found {
@@ -438,7 +350,7 @@ fn found(at: &Context<'_>, key: RowKey, row: Stored, kept: Vec<Kept>) -> Found {
 }
 
 /// A column whose value cannot be read as its type says is damage too: the schema allows no such value.
-fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, number: usize) -> rusqlite::Result<T> {
+pub(super) fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, number: usize) -> rusqlite::Result<T> {
     row.get(number).map_err(|_| damaged("a column holds what it cannot hold"))
 }
 
@@ -482,25 +394,4 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     } else {
         Err(damaged("an alias is not as it was written"))
     }
-}
-
-fn kept_claim(key: RowKey, row: &Row<'_>) -> rusqlite::Result<Kept> {
-    let state = match column(row, 1)? {
-        0 => KeptState::InFlight,
-        1 => KeptState::InDoubt,
-        2_u8 => KeptState::Delivered,
-        _ => return Err(damaged("a claim has no such state")),
-    };
-    let word = |number| column::<i64>(row, number).map(i64::cast_unsigned);
-    let kept = Kept {
-        fingerprint: Fingerprint(column(row, 0)?),
-        state,
-        attempt: Attempt { owner: Owner { node: word(2)?, boot: word(3)? }, number: word(4)? },
-        sender: SenderTag(column(row, 5)?),
-        retries: column(row, 6)?,
-        clean: column(row, 7)?,
-        until: from_sql(column(row, 8)?),
-    };
-    let is_whole = sum_of_claim(key, &kept) == column::<i64>(row, 9)?;
-    if is_whole { Ok(kept) } else { Err(damaged("a claim is not as it was written")) }
 }

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use tempalias_alias::{ClientTag, Fingerprint, Rate, RowKey, UnixTime};
 
 use super::damage::is_damage;
+use super::kept;
 use super::rows::{self, from_sql, to_sql};
 use super::work::Context;
 use crate::Swept;
@@ -98,7 +99,7 @@ fn sweep_claims(at: &Context<'_>, limit: i64) -> rusqlite::Result<usize> {
         let Some(Some(found)) = unless_damaged(at, rows::find(at, key))? else { continue };
         let kept = found.ledger.kept.iter().find(|kept| kept.fingerprint == message);
         if kept.is_some_and(|kept| kept.until <= at.now) {
-            rows::delete_kept(at, key, &[message], |used| used)?;
+            kept::delete(at, key, &[message], |used| used)?;
             swept += 1;
         }
     }

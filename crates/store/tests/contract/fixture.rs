@@ -1,20 +1,30 @@
 //! A store that can be restarted, a clock that is set by hand, and values to fill it with.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tempalias_alias::{
-    Answer, Attempt, ClaimRequest, ClientTag, Fingerprint, KeyId, Limits, Outcome, Owner, RowKey, Sealed,
-    SenderTag, UnixTime,
+    Answer, Attempt, ClaimRequest, ClientTag, Fingerprint, KeyId, Limits, Outcome, RowKey, Sealed, SenderTag,
+    UnixTime,
 };
-use tempalias_store::{Claimed, Clock, Created, Found, Idempotent, NewRow, Options, Settlement, Store};
+use tempalias_store::{
+    Claimed, Clock, Created, Found, Idempotent, NewRow, Options, RedisAddress, RedisOptions, Settlement,
+    Store,
+};
+
+use crate::servers::{Cluster, Server};
 
 /// Something that keeps its data over restarts.
 pub(crate) trait Backend {
     /// Opens a store on the same data each time, as the daemon of this boot.
     fn open(&self, clock: Clock, boot: u64) -> Store;
+}
+
+/// Waits for what is asynchronous where a test cannot.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
 
 /// The embedded store in a folder that goes with the test.
@@ -33,9 +43,52 @@ impl Backend for InTempDir {
     }
 }
 
+/// A Redis, or a Cluster, that others may use at the same time under other namespaces.
+pub(crate) struct OnRedis {
+    address: RedisAddress,
+    namespace: String,
+    /// Ends with the test, if it is this test's alone.
+    _server: Option<Server>,
+}
+
+impl OnRedis {
+    pub(crate) fn single() -> Self {
+        let server = Server::start(&[]);
+        let address = server.address();
+        Self { address, namespace: "contract".into(), _server: Some(server) }
+    }
+
+    /// One Cluster for all clauses: it takes seconds to start.
+    pub(crate) fn clustered() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let address = CLUSTER.get_or_init(|| Cluster::start(3, 1)).address();
+        let namespace = format!("contract-{}", NEXT.fetch_add(1, Ordering::SeqCst));
+        Self { address, namespace, _server: None }
+    }
+}
+
+impl Backend for OnRedis {
+    fn open(&self, clock: Clock, boot: u64) -> Store {
+        let options = RedisOptions {
+            address: self.address.clone(),
+            ca: None,
+            namespace: self.namespace.clone(),
+            keys: vec![KEY_ID],
+            is_new: true,
+            wait_replicas: 0,
+            node: "contract".into(),
+            draw: Arc::new(move || boot),
+            clock: Some(clock),
+        };
+        now(Store::connect(options)).unwrap()
+    }
+}
+
 pub(crate) const KEY_ID: KeyId = KeyId([1, 2, 3, 4]);
 pub(crate) const DAY: Duration = Duration::from_hours(24);
-const START: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// Far ahead: a store that deletes by the real clock must find nothing to delete.
+const START: UnixTime = UnixTime::from_secs(4_000_000_000);
 
 /// A backend, its clock, and the store that is open on it.
 pub(crate) struct World {
@@ -67,6 +120,9 @@ impl World {
 
     /// Another boot: what was in flight is in doubt.
     pub(crate) fn restart(&mut self) {
+        if let Some(store) = self.store.take() {
+            now(store.close());
+        }
         self.boot += 1;
         self.reopen();
     }
@@ -97,8 +153,9 @@ impl World {
     }
 
     pub(crate) fn attempt(&self, number: u64) -> Attempt {
-        assert_eq!(self.store().owner(), Owner { node: 0, boot: self.boot });
-        Attempt { owner: self.store().owner(), number }
+        let owner = self.store().owner();
+        assert_eq!(owner.boot, self.boot);
+        Attempt { owner, number }
     }
 
     pub(crate) fn request(&self, row: RowKey, message: u8, attempt: u64) -> ClaimRequest {

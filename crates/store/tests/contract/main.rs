@@ -5,6 +5,8 @@
 mod claims;
 mod fixture;
 mod rows;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod together;
 mod upkeep;
 
@@ -25,6 +27,8 @@ macro_rules! contract {
 macro_rules! every_backend {
     ($($clauses:tt)*) => {
         contract!(embedded, crate::fixture::InTempDir::new(); $($clauses)*);
+        contract!(redis, crate::fixture::OnRedis::single(); $($clauses)*);
+        contract!(cluster, crate::fixture::OnRedis::clustered(); $($clauses)*);
     };
 }
 

@@ -143,7 +143,7 @@ impl World {
     }
 
     fn moment(&self) -> Moment {
-        Moment { instant: self.base + self.now, unix: self.unix() }
+        Moment { instant: self.base + self.now, unix: self.unix(), owner: owner(self.boot) }
     }
 
     pub(super) fn log(&mut self, lane: Lane, text: impl Into<String>) {
@@ -213,8 +213,8 @@ impl World {
         }
         self.sessions += 1;
         let address = if lane == Lane::First { [192, 0, 2, 1] } else { [192, 0, 2, 2] };
-        let (session, owner) = (self.sessions, owner(self.boot));
-        let peer = Peer { address: address.into(), session, owner, smarthost_size: self.smarthost_size };
+        let peer =
+            Peer { address: address.into(), session: self.sessions, smarthost_size: self.smarthost_size };
         let session = Session::new(self.policy.clone(), peer, self.moment());
         let said = std::mem::take(&mut self.side(lane).said);
         *self.side(lane) = Side { session: Some(session), said, ..Side::default() };

@@ -157,7 +157,10 @@ async fn readiness_names_each_part_to_the_operator() {
     assert_eq!(get(&well, "/readyz").await, (200, "ready\n".to_owned()));
     let ill = admin(vec![part("store", Some("writing: disk full")), part("smtp", None)]);
     assert_eq!(get(&ill, "/livez").await.0, 200);
-    assert_eq!(get(&ill, "/readyz").await, (503, "not ready\n".to_owned()));
+    assert_eq!(
+        get(&ill, "/readyz").await,
+        (503, "not ready\nstore: failed: writing: disk full\n".to_owned())
+    );
     let verbose = "not ready\nstore: failed: writing: disk full\nsmtp: ok\n";
     assert_eq!(get(&ill, "/readyz?verbose").await, (503, verbose.to_owned()));
 }

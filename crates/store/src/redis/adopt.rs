@@ -1,0 +1,80 @@
+//! Making a server ready for a store: the first time, or after it has lost what it held.
+
+use redis::cmd;
+use tempalias_alias::UnixTime;
+
+use super::greet::{self, Unfit};
+use super::keys::{BUCKETS, Names};
+use super::link::{Pipe, Target};
+use super::{RedisOptions, refused};
+use crate::OpenError;
+
+/// What adopting did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// There was no store: an empty one begins.
+    Begun,
+    /// Parts of the store were gone; what is left of it is served again. How many of how many parts.
+    Mended {
+        /// Parts that were gone.
+        parts: usize,
+        /// All parts.
+        of: u16,
+    },
+    /// All parts were there: nothing was done.
+    Nothing,
+}
+
+/// Marks the server as holding a store: from now on an alias that is not there does not exist. Whoever calls this says
+/// that what is missing may be missing.
+///
+/// # Errors
+/// [`OpenError`] when the server cannot be reached or is not what it must be.
+pub async fn adopt(options: &RedisOptions) -> Result<Adopted, OpenError> {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let target = Target { address: options.address.clone(), ca: options.ca.clone() };
+    let mut pipe = target.connect().await.map_err(|error| refused(options, &error))?;
+    let failed = |why: &str| OpenError::Redis { address: options.address.to_string(), why: why.to_owned() };
+    match take_over(options, &mut pipe).await {
+        Ok(adopted) => Ok(adopted),
+        Err(Unfit::Failing(why) | Unfit::Wrong(why)) => Err(failed(&why)),
+        Err(Unfit::Empty) => Err(failed("it changes under our hands")),
+        Err(Unfit::MissingKey(missing)) => Err(OpenError::RedisMissingKey {
+            address: options.address.to_string(),
+            missing,
+            listed: options.keys.clone(),
+        }),
+    }
+}
+
+async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, Unfit> {
+    let names = Names::new(&options.namespace);
+    let described = greet::check_server(pipe, options.address.is_cluster()).await?;
+    if described.evicted > 0 {
+        // What was thrown away stays so; from now on a new loss must show.
+        let mut reset = cmd("CONFIG");
+        reset.arg("RESETSTAT");
+        pipe.ask_masters(reset).await?;
+    }
+    let now = match &options.clock {
+        Some(clock) => clock(),
+        None => greet::time(pipe, &names).await?,
+    };
+    if let Some(missing) = greet::missing_key(pipe, &names, &options.keys, now).await? {
+        return Err(Unfit::MissingKey(missing));
+    }
+    let seen = greet::markers(pipe, &names).await?;
+    let parts = seen.missing.len();
+    let (marker, adopted) = match seen.only() {
+        Ok(_) if parts == 0 => return Ok(Adopted::Nothing),
+        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS }),
+        Err(Unfit::Empty) => (new_marker(options, now), Adopted::Begun),
+        Err(unfit) => return Err(unfit),
+    };
+    greet::mark(pipe, &names, &marker, &seen.missing).await?;
+    Ok(adopted)
+}
+
+fn new_marker(options: &RedisOptions, now: UnixTime) -> String {
+    greet::new_marker((options.draw)().to_be_bytes(), now)
+}

@@ -1,0 +1,96 @@
+//! One call: which connection, which marker, how often to ask.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tempalias_alias::RowKey;
+
+use super::Core;
+use super::keys::bucket_of;
+use super::link::Fault;
+use super::script::Script;
+use crate::StoreError;
+
+/// Between two tries of a call that may be repeated.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Core {
+    /// One plain command, once.
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, StoreError> {
+        let (pipes, generation) = self.link.pipes()?;
+        let answer = pipes.all.clone().ask(command).await;
+        self.link.judge(generation, answer).map_err(|fault| fault.error)
+    }
+
+    /// A script that is about no alias, once.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        let (pipes, generation) = self.link.pipes()?;
+        let answer = pipes.all.clone().run(script, keys, args).await;
+        self.link.judge(generation, answer).map_err(|fault| fault.error)
+    }
+
+    /// A script in a bucket, once: `keys` come behind the marker's, `args` behind what it must say and the time.
+    pub(super) async fn run_in(
+        &self,
+        bucket: u16,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        self.try_in(bucket, script, keys, args).await.map_err(|fault| fault.error)
+    }
+
+    /// The same about one alias: its row and its claims are the keys.
+    pub(super) async fn run_on(
+        &self,
+        row: RowKey,
+        script: &Script,
+        args: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        self.run_in(bucket_of(row), script, &[self.names.row(row), self.names.claims(row)], args).await
+    }
+
+    /// The same, asked again while there is no answer, for what changes nothing the second time. The caller bounds
+    /// it. In a longer outage there is no waiting.
+    pub(super) async fn insist_on(
+        &self,
+        row: RowKey,
+        script: &Script,
+        args: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        let keys = [self.names.row(row), self.names.claims(row)];
+        loop {
+            match self.try_in(bucket_of(row), script, &keys, args).await {
+                Err(fault) if fault.passes && self.link.is_back_soon() => tokio::time::sleep(PAUSE).await,
+                answered => return answered.map_err(|fault| fault.error),
+            }
+        }
+    }
+
+    async fn try_in(
+        &self,
+        bucket: u16,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Value, Fault> {
+        let (pipes, generation) = self.link.pipes()?;
+        let waiting = if script.is_waited_for() { pipes.waiting_for(bucket) } else { None };
+        let (mut pipe, marker) = (waiting.unwrap_or(pipes.all), pipes.marker);
+        let mut all_keys = Vec::with_capacity(keys.len() + 1);
+        all_keys.push(self.names.marker(bucket));
+        all_keys.extend_from_slice(keys);
+        let time = self.given_time();
+        let mut all_args: Vec<&[u8]> = Vec::with_capacity(args.len() + 2);
+        all_args.push(marker.as_bytes());
+        all_args.push(&time);
+        all_args.extend_from_slice(args);
+        let answer = pipe.run(script, &all_keys, &all_args).await;
+        self.link.judge(generation, answer)
+    }
+}

@@ -1,0 +1,139 @@
+//! Claims: asked of the script, and of the lease of whoever has the message in flight.
+
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use redis::{Value, cmd};
+use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey};
+
+use super::Core;
+use super::keys::{OwnerText, bucket_of};
+use super::reply::{Fields, claimed, outcome_word};
+use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
+use crate::{Claimed, Settlement, StoreError};
+
+/// How long a claim waits for replicas, where it does.
+const REPLICA_PATIENCE: Duration = Duration::from_millis(800);
+/// Dead owners that one claim may meet, one after another. There is one, unless nodes die while it is asked.
+const MOST_DEAD: usize = 4;
+
+impl Core {
+    /// Each alias's claim is a step of its own: they may live on different servers. If one fails, all count as
+    /// failed, and the caller gives back what was granted.
+    pub(super) async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claimed>, StoreError> {
+        let answers = join_all(requests.iter().map(|request| self.claim_one(request))).await;
+        answers.into_iter().collect()
+    }
+
+    async fn claim_one(&self, request: &ClaimRequest) -> Result<Claimed, StoreError> {
+        if !request.was_counted
+            && let Some(claimed) = self.peek(request).await?
+        {
+            return Ok(claimed);
+        }
+        let owner = request.attempt.owner;
+        if !self.lease.may_send(owner) {
+            return Err(StoreError::Failed("this node has lost its lease in the store".to_owned()));
+        }
+        let mut dead = Vec::new();
+        loop {
+            let (claimed, whose) = self.ask_claim(request, &dead).await?;
+            match whose {
+                Some(other) if other != owner && dead.len() < MOST_DEAD && self.is_dead(other).await? => {
+                    dead.push(other);
+                }
+                _ => {
+                    if matches!(claimed.answer, Answer::Granted | Answer::Again) {
+                        self.replicate(request.row).await?;
+                    }
+                    return Ok(claimed);
+                }
+            }
+        }
+    }
+
+    /// The answer without a write, if it takes none.
+    async fn peek(&self, request: &ClaimRequest) -> Result<Option<Claimed>, StoreError> {
+        let Some(found) = self.find_one(request.row).await? else { return Ok(None) };
+        let verdict = found.ledger.claim(request, found.now, |_| true);
+        let is_final = matches!(verdict.answer, Answer::Uncounted | Answer::Over);
+        let limits = Some(found.ledger.limits);
+        Ok(is_final.then_some(Claimed { answer: verdict.answer, limits, used: verdict.used, now: found.now }))
+    }
+
+    async fn ask_claim(
+        &self,
+        request: &ClaimRequest,
+        dead: &[Owner],
+    ) -> Result<(Claimed, Option<Owner>), StoreError> {
+        let sender = format!("{:016x}", u64::from_be_bytes(request.sender.0));
+        let owner = OwnerText(request.attempt.owner).to_string();
+        let number = format!("{:x}", request.attempt.number);
+        let retention = RETENTION.as_millis().to_string();
+        let retries = MAX_ATTEMPTS.to_string();
+        let dead: Vec<String> = dead.iter().map(|&owner| OwnerText(owner).to_string()).collect();
+        let identified: &[u8] = if request.identified { b"1" } else { b"0" };
+        let mut args: Vec<&[u8]> = vec![
+            &request.fingerprint.0,
+            identified,
+            sender.as_bytes(),
+            owner.as_bytes(),
+            number.as_bytes(),
+            retries.as_bytes(),
+            retention.as_bytes(),
+        ];
+        args.extend(dead.iter().map(String::as_bytes));
+        claimed(self.insist_on(request.row, &CLAIM, &args).await?)
+    }
+
+    /// Whether the lease of `owner` has run out. It never holds again, so this stays true.
+    pub(super) async fn is_dead(&self, owner: Owner) -> Result<bool, StoreError> {
+        let answer = self.ask(cmd("EXISTS").arg(self.names.lease(owner))).await?;
+        Ok(answer == Value::Int(0))
+    }
+
+    /// Waits until as many replicas as configured have the claim. Fewer: it does not count.
+    async fn replicate(&self, row: RowKey) -> Result<(), StoreError> {
+        let wanted = self.options.wait_replicas;
+        let (pipes, generation) = self.link.pipes()?;
+        let Some(mut waiting) = pipes.waiting_for(bucket_of(row)) else { return Ok(()) };
+        let row = self.names.row(row);
+        let answer = waiting.wait(&row, wanted, REPLICA_PATIENCE).await;
+        match self.link.judge(generation, answer)? {
+            Value::Int(have) if have >= i64::from(wanted) => Ok(()),
+            _ => Err(StoreError::Failed(format!("fewer than {wanted} replicas have the claim"))),
+        }
+    }
+
+    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), StoreError> {
+        try_join_all(settlements.iter().map(|one| self.settle_one(one))).await.map(drop)
+    }
+
+    async fn settle_one(&self, settlement: &Settlement) -> Result<(), StoreError> {
+        let owner = OwnerText(settlement.attempt.owner).to_string();
+        let number = format!("{:x}", settlement.attempt.number);
+        let args = [owner.as_bytes(), number.as_bytes(), outcome_word(settlement.outcome).as_bytes()];
+        self.insist_on(settlement.row, &SETTLE, &args).await.map(drop)
+    }
+
+    pub(super) async fn acknowledge(&self, delivered: &[(RowKey, Fingerprint)]) -> Result<(), StoreError> {
+        let each = delivered.iter().map(|(row, message)| async move {
+            self.run_on(*row, &ACKNOWLEDGE, &[&message.0]).await.map(drop)
+        });
+        try_join_all(each).await.map(drop)
+    }
+
+    /// Who of `owners` is dead.
+    pub(super) async fn dead_of(&self, owners: Vec<Owner>) -> Result<Vec<Owner>, StoreError> {
+        let asked = owners
+            .into_iter()
+            .map(|owner| async move { self.is_dead(owner).await.map(|dead| (owner, dead)) });
+        let known = try_join_all(asked).await?;
+        Ok(known.into_iter().filter(|(_, dead)| *dead).map(|(owner, _)| owner).collect())
+    }
+}
+
+/// An answer that only says that it was done.
+pub(super) fn first_word(answer: Value) -> Result<String, StoreError> {
+    Fields::of(Value::Array(vec![answer]))?.text()
+}

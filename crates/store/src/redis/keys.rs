@@ -1,0 +1,116 @@
+//! Names of keys. All keys of one alias share a hash tag, so that one script may touch them in a Cluster.
+
+use tempalias_alias::{ClientTag, Owner, RowKey};
+
+/// Buckets of aliases: enough for every master of a large Cluster to have some, few enough to look at all markers
+/// whenever a connection is made.
+pub(super) const BUCKETS: u16 = 1024;
+
+/// The keys of one store among others on the same server.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    namespace: String,
+}
+
+impl Names {
+    pub(super) fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
+    }
+
+    /// Says which store this bucket belongs to. Every script reads it: where it is missing nothing is known.
+    pub(super) fn marker(&self, bucket: u16) -> String {
+        self.in_bucket(bucket, "marker")
+    }
+
+    /// The row keys of a bucket in order.
+    pub(super) fn index(&self, bucket: u16) -> String {
+        self.in_bucket(bucket, "index")
+    }
+
+    /// Written to see whether this bucket's server takes writes.
+    pub(super) fn probe(&self, bucket: u16) -> String {
+        self.in_bucket(bucket, "probe")
+    }
+
+    pub(super) fn row(&self, row: RowKey) -> String {
+        self.in_bucket(bucket_of(row), &format!("row:{row}"))
+    }
+
+    pub(super) fn claims(&self, row: RowKey) -> String {
+        self.in_bucket(bucket_of(row), &format!("claims:{row}"))
+    }
+
+    /// A rate limit. Each in a slot of its own: losing one only fills a bucket.
+    pub(super) fn rate(&self, tag: ClientTag) -> String {
+        format!("{}:{{rate:{}}}", self.namespace, Hex(&tag.0))
+    }
+
+    /// What stands under an Idempotency-Key.
+    pub(super) fn once(&self, name: ClientTag) -> String {
+        format!("{}:{{once:{}}}", self.namespace, Hex(&name.0))
+    }
+
+    /// While it is there, its node counts as alive.
+    pub(super) fn lease(&self, owner: Owner) -> String {
+        format!("{}:{{lease:{}}}", self.namespace, OwnerText(owner))
+    }
+
+    /// Which server keys are needed, and until when.
+    pub(super) fn server_keys(&self) -> String {
+        format!("{}:{{server-keys}}", self.namespace)
+    }
+
+    /// Every key of this store, for SCAN.
+    pub(super) fn pattern(&self, kind: &str) -> String {
+        format!("{}:{{{kind}:*", self.namespace)
+    }
+
+    /// How far a copy into this store has come.
+    pub(super) fn copying(&self) -> String {
+        format!("{}:{{copying}}", self.namespace)
+    }
+
+    fn in_bucket(&self, bucket: u16, rest: &str) -> String {
+        format!("{}:{{b{bucket:03x}}}:{rest}", self.namespace)
+    }
+}
+
+/// The bucket of a row: its first ten bits, so that buckets in order hold rows in order.
+pub(super) fn bucket_of(row: RowKey) -> u16 {
+    let [first, second, ..] = row.0;
+    u16::from_be_bytes([first, second]) >> 6
+}
+
+/// Bytes in hexadecimal.
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
+
+impl std::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// An owner as scripts and lease keys have it.
+pub(super) struct OwnerText(pub(super) Owner);
+
+impl std::fmt::Display for OwnerText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}:{:x}", self.0.node, self.0.boot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_ranges_of_rows_and_spread_over_a_cluster() {
+        assert_eq!(bucket_of(RowKey([0xff; 16])), BUCKETS - 1);
+        let mut row = [0; 16];
+        row[1] = 0x40;
+        assert_eq!((bucket_of(RowKey([0; 16])), bucket_of(RowKey(row))), (0, 1));
+        let names = Names::new("tempalias");
+        assert_eq!(names.marker(0x3ff), "tempalias:{b3ff}:marker");
+        assert!(names.row(RowKey([0xff; 16])).starts_with("tempalias:{b3ff}:row:ffff"));
+    }
+}

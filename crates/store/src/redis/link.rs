@@ -1,0 +1,400 @@
+//! The connection to the server, and the answers that come over it. A connection that is broken or mute is replaced
+//! while others wait for nothing: the client library gives up neither by itself (docs/decisions/018).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Value};
+use tokio::sync::Notify;
+
+use super::address::RedisAddress;
+use super::script::Script;
+use crate::StoreError;
+
+/// How long one command may take. Three fit into [`crate::CALL_TIMEOUT`].
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_millis(600);
+/// How long a connection may take to stand, TLS and password included.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(600);
+/// A Cluster is connected to as a whole: every master, one after another in the worst case.
+const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How to reach a server.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) address: RedisAddress,
+    /// Certificates in PEM to trust in place of the system's.
+    pub(super) ca: Option<Vec<u8>>,
+}
+
+/// A connection that stands. Cheap to clone; commands of all clones share it.
+#[derive(Clone)]
+pub(super) enum Pipe {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Target {
+    pub(super) async fn connect(&self) -> Result<Pipe, RedisError> {
+        let limit = if self.address.is_cluster() { CLUSTER_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
+        let connecting = async {
+            if self.address.is_cluster() { self.connect_cluster().await } else { self.connect_single().await }
+        };
+        tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(no_answer()))
+    }
+
+    async fn connect_single(&self) -> Result<Pipe, RedisError> {
+        let node = self.address.nodes.first().cloned().ok_or_else(no_answer)?;
+        let client = match &self.ca {
+            Some(_) => Client::build_with_tls(node, self.certificates())?,
+            None => Client::open(node)?,
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(2 * COMMAND_TIMEOUT));
+        client.get_multiplexed_async_connection_with_config(&config).await.map(Pipe::Single)
+    }
+
+    async fn connect_cluster(&self) -> Result<Pipe, RedisError> {
+        let mut builder = redis::cluster::ClusterClientBuilder::new(self.address.nodes.clone())
+            .connection_timeout(CONNECT_TIMEOUT)
+            .response_timeout(2 * COMMAND_TIMEOUT)
+            .retries(2)
+            .min_retry_wait(20)
+            .max_retry_wait(100);
+        if self.ca.is_some() {
+            builder = builder.certs(self.certificates());
+        }
+        builder.build()?.get_async_connection().await.map(Pipe::Cluster)
+    }
+
+    fn certificates(&self) -> TlsCertificates {
+        TlsCertificates { client_tls: None, root_cert: self.ca.clone() }
+    }
+}
+
+/// The hash slot of a key with a hash tag, as the Cluster specification has it.
+fn slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or(key, |(tag, _)| tag);
+    crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16_384
+}
+
+fn no_answer() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+impl Pipe {
+    /// One command, to where its key lives.
+    pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = async {
+            match self {
+                Self::Single(connection) => connection.req_packed_command(command).await,
+                Self::Cluster(connection) => connection.req_packed_command(command).await,
+            }
+        };
+        let value =
+            tokio::time::timeout(COMMAND_TIMEOUT, answer).await.unwrap_or_else(|_| Err(no_answer()))?;
+        value.extract_error()
+    }
+
+    /// Runs a script, and gives it to a server that has forgotten it.
+    pub(super) async fn run(
+        &mut self,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Value, RedisError> {
+        match self.ask(&script.by_name(keys, args)).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => self.ask(&script.by_text(keys, args)).await,
+            answered => answered,
+        }
+    }
+
+    /// Waits until `count` replicas have what was written on this connection for the slot of `key`; how many have.
+    pub(super) async fn wait(&mut self, key: &str, count: u32, limit: Duration) -> Result<Value, RedisError> {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(count).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let answer = async {
+            match self {
+                Self::Single(connection) => connection.req_packed_command(&wait).await,
+                Self::Cluster(connection) => {
+                    // WAIT has no key of its own: it goes where a write of this key would.
+                    let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
+                    connection.route_command(wait, RoutingInfo::SingleNode(route)).await
+                }
+            }
+        };
+        let limit = limit + COMMAND_TIMEOUT;
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer()))?.extract_error()
+    }
+
+    /// The same command to every master: whose answer, and what it is. One that does not answer is an error.
+    pub(super) async fn ask_masters(&mut self, command: Cmd) -> Result<Vec<Value>, RedisError> {
+        match self {
+            Self::Single(_) => Ok(vec![self.ask(&command).await?]),
+            Self::Cluster(connection) => {
+                let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                let asked = connection.route_command(command, everywhere);
+                let answers = tokio::time::timeout(COMMAND_TIMEOUT, asked)
+                    .await
+                    .unwrap_or_else(|_| Err(no_answer()))?;
+                match answers.extract_error()? {
+                    Value::Map(answers) => Ok(answers.into_iter().map(|(_, answer)| answer).collect()),
+                    other => Ok(vec![other]),
+                }
+            }
+        }
+    }
+}
+
+/// The connection of now, or why there is none.
+pub(super) struct Link {
+    state: Mutex<State>,
+    is_cluster: bool,
+    /// Told when a call has met a connection that is broken or mute.
+    pub(super) trouble: Notify,
+    /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
+    pub(super) is_doubtful: AtomicBool,
+}
+
+struct State {
+    pipes: Option<Pipes>,
+    /// Counts connections, so that an old one's end is not taken for the new one's.
+    generation: u64,
+    why_down: String,
+    /// Calls without an answer since the last one that had any, and since when.
+    unanswered: u32,
+    down_since: Instant,
+    /// What the log was last told that a server refused, and when.
+    complaint: Option<(StoreError, Instant)>,
+}
+
+impl State {
+    /// Tells the log what the server refuses, but not with every call.
+    fn complain(&mut self, error: &StoreError) {
+        let is_known =
+            |(told, when): &(StoreError, Instant)| told == error && when.elapsed() < COMPLAIN_EVERY;
+        if !self.complaint.as_ref().is_some_and(is_known) {
+            tracing::error!(%error, "the store refuses: mail is deferred");
+            self.complaint = Some((error.clone(), Instant::now()));
+        }
+    }
+}
+
+/// Between two log lines about the same refusal.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// What stands: one connection for all, and some for claims that wait for replicas.
+#[derive(Clone)]
+pub(super) struct Pipes {
+    pub(super) all: Pipe,
+    /// A wait holds up whatever comes behind it on the same connection.
+    pub(super) waiting: Arc<[Pipe]>,
+    /// What every marker says.
+    pub(super) marker: Arc<str>,
+}
+
+impl Pipes {
+    /// Where claims of this bucket wait for replicas, if they do: a wait is for what its own connection wrote.
+    pub(super) fn waiting_for(&self, bucket: u16) -> Option<Pipe> {
+        let count = self.waiting.len().max(1);
+        self.waiting.get(usize::from(bucket) % count).cloned()
+    }
+}
+
+/// Calls in a row that nobody answers, after which a Cluster's connections are made anew: one master that hangs must
+/// not cost the others theirs for one lost answer.
+const CLUSTER_PATIENCE: u32 = 3;
+/// An outage this young may be a server that is just restarting: worth a wait for what came far.
+pub(super) const SHORT_OUTAGE: Duration = Duration::from_secs(3);
+
+impl Link {
+    pub(super) fn new(is_cluster: bool) -> Self {
+        let state = State {
+            pipes: None,
+            generation: 0,
+            why_down: "not connected yet".to_owned(),
+            unanswered: 0,
+            down_since: Instant::now(),
+            complaint: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            is_cluster,
+            trouble: Notify::new(),
+            is_doubtful: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection of now, and its number.
+    pub(super) fn pipes(&self) -> Result<(Pipes, u64), Fault> {
+        let state = self.state();
+        match &state.pipes {
+            Some(pipes) => Ok((pipes.clone(), state.generation)),
+            None => Err(Fault { error: StoreError::Failed(state.why_down.clone()), passes: true }),
+        }
+    }
+
+    /// A new connection stands and is what it should be.
+    pub(super) fn up(&self, pipes: Pipes) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.unanswered = 0;
+        state.pipes = Some(pipes);
+    }
+
+    /// There is no connection, or none that may be used.
+    pub(super) fn down(&self, why: String) {
+        let mut state = self.state();
+        if state.pipes.take().is_some() {
+            state.down_since = Instant::now();
+        }
+        state.why_down = why;
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state().pipes.is_some()
+    }
+
+    /// Whether the outage is so young that the server may be back in a moment.
+    pub(super) fn is_back_soon(&self) -> bool {
+        let state = self.state();
+        state.pipes.is_some() || state.down_since.elapsed() < SHORT_OUTAGE
+    }
+
+    /// Takes note of how a command on connection `generation` went, and says it in the store's words.
+    pub(super) fn judge(&self, generation: u64, answer: Result<Value, RedisError>) -> Result<Value, Fault> {
+        let error = match answer {
+            Ok(value) => {
+                self.state().unanswered = 0;
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        if error.code() == Some("NOTOURS") {
+            self.is_doubtful.store(true, Ordering::Relaxed);
+        }
+        let (error, suspicion) = fault(&error);
+        let fault = Fault { passes: suspicion != Suspicion::None, error };
+        let mut state = self.state();
+        if state.generation != generation {
+            return Err(fault);
+        }
+        let is_suspicious = match suspicion {
+            Suspicion::None => {
+                state.unanswered = 0;
+                state.complain(&fault.error);
+                false
+            }
+            Suspicion::Mute => {
+                state.unanswered += 1;
+                !self.is_cluster || state.unanswered >= CLUSTER_PATIENCE
+            }
+            Suspicion::Broken => {
+                // A Cluster's client mends single connections itself.
+                if !self.is_cluster && state.pipes.take().is_some() {
+                    state.down_since = Instant::now();
+                    state.why_down = in_words(&fault.error);
+                }
+                !self.is_cluster
+            }
+        };
+        drop(state);
+        if is_suspicious {
+            self.trouble.notify_one();
+        }
+        Err(fault)
+    }
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) error: StoreError,
+    /// Whether asking again may help at once: it was the connection that failed, not the server that refused.
+    pub(super) passes: bool,
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        fault.error
+    }
+}
+
+/// What an error says about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspicion {
+    /// Nothing: the server answered.
+    None,
+    /// There was no answer.
+    Mute,
+    /// It is gone, or leads to the wrong server by now.
+    Broken,
+}
+
+/// An error in the store's words. The server's own text is not passed on: only its code.
+fn fault(error: &RedisError) -> (StoreError, Suspicion) {
+    if error.is_timeout() {
+        return (StoreError::Timeout, Suspicion::Mute);
+    }
+    let failed = |words: &str| StoreError::Failed(words.to_owned());
+    if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        return (failed("the server refuses our user or password"), Suspicion::Broken);
+    }
+    if error.to_string().contains("cluster support disabled") {
+        return (failed("the server is no Cluster: write redis:// in store.url"), Suspicion::Broken);
+    }
+    match error.code() {
+        Some("NOTOURS") => (
+            failed(
+                "this server no longer holds the aliases that it held (it came back empty, or was replaced): \
+                 restore it, or accept the loss with `tempalias db adopt`",
+            ),
+            Suspicion::None,
+        ),
+        Some("OOM") => (failed("the server's memory is full (OOM): raise its maxmemory"), Suspicion::None),
+        // The name may lead to a new master by now.
+        Some("READONLY") => (failed("the server is a replica (READONLY)"), Suspicion::Broken),
+        Some("LOADING") => (failed("the server is loading its data (LOADING)"), Suspicion::None),
+        Some("MISCONF") => {
+            (failed("the server cannot save to its disk and takes no writes (MISCONF)"), Suspicion::None)
+        }
+        Some("MASTERDOWN") => (failed("the server has lost its master (MASTERDOWN)"), Suspicion::Broken),
+        Some("CLUSTERDOWN") => (failed("the Cluster is down (CLUSTERDOWN)"), Suspicion::None),
+        Some("NOREPLICAS") => {
+            (failed("the server has too few replicas for a write (NOREPLICAS)"), Suspicion::None)
+        }
+        Some(code @ ("NOAUTH" | "WRONGPASS" | "NOPERM")) => (
+            StoreError::Failed(format!("the server refuses our user or password ({code})")),
+            Suspicion::Broken,
+        ),
+        Some(code) => (StoreError::Failed(format!("the server answered {code}")), Suspicion::None),
+        None if error.is_connection_refusal() => (failed("connection refused"), Suspicion::Broken),
+        None if error.is_io_error() || error.is_unrecoverable_error() => {
+            (failed("the connection to the server is lost"), Suspicion::Broken)
+        }
+        None => {
+            (StoreError::Failed(format!("the server cannot be used ({})", error.category())), Suspicion::None)
+        }
+    }
+}
+
+/// Why a connection could not be made, in the store's words.
+pub(super) fn why_not(error: &RedisError) -> String {
+    in_words(&fault(error).0)
+}
+
+fn in_words(error: &StoreError) -> String {
+    match error {
+        StoreError::Failed(words) => words.clone(),
+        StoreError::Timeout => "no answer".to_owned(),
+        StoreError::Closed => "closed".to_owned(),
+    }
+}

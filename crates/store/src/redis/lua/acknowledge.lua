@@ -1,0 +1,5 @@
+-- Forgets the claim of a message that was delivered and whose sender knows. KEYS: marker, row, claims. ARGV: 3
+-- fingerprint.
+local value = redis.call('HGET', KEYS[3], ARGV[3])
+if value and unpack_claim(value).state == 'A' then redis.call('HDEL', KEYS[3], ARGV[3]) end
+return 'done'

@@ -1,0 +1,37 @@
+-- What an owner or operator changes. KEYS: marker, row, claims. ARGV: 3 what; for limits 4 the new end and 5 the new
+-- most uses (either may be empty); for removal 4 for how long the row stays; for freeing, from 4 on, the owners that
+-- are known to be dead. A removed row stays as it is.
+local row = read_row(KEYS[2])
+if not row then return 'none' end
+if row.s == '2' then return 'done' end
+local what = ARGV[3]
+
+if what == 'limits' then
+  local ends = tonumber(row.t)
+  local is_past = ends and now >= ends
+  local is_used_up = not has_free_use(row) and held(read_claims(KEYS[3])) == 0
+  -- What has ended stays so.
+  if is_past or is_used_up then return 'done' end
+  if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 't', ARGV[4]) end
+  if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'm', ARGV[5]) end
+  redis.call('PERSIST', KEYS[2])
+elseif what == 'pause' then
+  redis.call('HSET', KEYS[2], 's', '1')
+elseif what == 'resume' then
+  redis.call('HSET', KEYS[2], 's', '0')
+elseif what == 'remove' then
+  local goes = text(now + tonumber(ARGV[4]))
+  redis.call('HSET', KEYS[2], 's', '2', 'z', '', 'g', goes)
+  redis.call('PEXPIREAT', KEYS[2], goes)
+elseif what == 'free' then
+  local dead, freed = {}, 0
+  for i = 4, #ARGV do dead[ARGV[i]] = true end
+  for fingerprint, claim in pairs(read_claims(KEYS[3])) do
+    if claim.state == 'D' or (claim.state == 'F' and dead[claim.owner]) then
+      redis.call('HDEL', KEYS[3], fingerprint)
+      freed = freed + 1
+    end
+  end
+  redis.call('HSET', KEYS[2], 'u', math.max(row.u - freed, 0))
+end
+return 'done'

@@ -1,0 +1,79 @@
+-- In front of every script on an alias. KEYS[1] is the marker of the alias's bucket, ARGV[1] what it must say,
+-- ARGV[2] the time (tests give one; otherwise empty, and this server's clock decides).
+-- An empty, evicted or replaced store has another marker or none: then nothing is known of any alias.
+local marker = redis.call('GET', KEYS[1])
+if marker ~= ARGV[1] then
+  return redis.error_reply('NOTOURS ' .. (marker and 'another marker' or 'no marker'))
+end
+
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Lua would write large numbers with an exponent.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- A row: s state (0 active, 1 paused, 2 removed), u uses, m most uses, f valid from, t valid until, c created,
+-- g when a removed row goes, o who made it, k server key, z what is sealed. m, f, t and g may be empty.
+-- Times are milliseconds. A row past its retention is not there, whether or not it was deleted yet.
+local RETENTION = 30 * 24 * 3600 * 1000
+
+local function goes_at(row)
+  local ends = tonumber(row.t)
+  if row.s == '2' then return tonumber(row.g) end
+  return ends and ends + RETENTION
+end
+
+local function read_row(key)
+  local fields = redis.call('HMGET', key, 's', 'u', 'm', 'f', 't', 'c', 'g')
+  if not fields[1] then return nil end
+  local row = {
+    s = fields[1], u = tonumber(fields[2]), m = fields[3], f = fields[4], t = fields[5], c = fields[6], g = fields[7]
+  }
+  local goes = goes_at(row)
+  if goes and goes <= now then return nil end
+  return row
+end
+
+-- A kept claim is text: state (F in flight, D in doubt, A accepted), clean, retries, until, owner, number, sender.
+local function unpack_claim(value)
+  local state, clean, retries, till, owner, number, sender =
+    string.match(value, '^(%u) (%d) (%d+) (%d+) (%x+:%x+) (%x+) (%x+)$')
+  return {
+    state = state, clean = clean == '1', retries = tonumber(retries), till = tonumber(till),
+    owner = owner, number = number, sender = sender
+  }
+end
+
+local function pack_claim(claim)
+  return table.concat({
+    claim.state, claim.clean and '1' or '0', claim.retries, text(claim.till), claim.owner, claim.number, claim.sender
+  }, ' ')
+end
+
+-- The claims whose retention is not over, by fingerprint. The others count for nothing.
+local function read_claims(key)
+  local flat, live = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do
+    local claim = unpack_claim(flat[i + 1])
+    if now < claim.till then live[flat[i]] = claim end
+  end
+  return live
+end
+
+-- Uses that no new message may have.
+local function held(live)
+  local count = 0
+  for _, claim in pairs(live) do
+    if claim.state ~= 'A' then count = count + 1 end
+  end
+  return count
+end
+
+local function has_free_use(row)
+  return row.m == '' or row.u < tonumber(row.m)
+end

@@ -1,0 +1,34 @@
+-- How an attempt ended: the table of alias::Kept::settle. KEYS: marker, row, claims. ARGV: 3 owner and 4 number of
+-- the attempt, 5 outcome. What is stale or unknown changes nothing.
+local row = read_row(KEYS[2])
+if not row then return 'unknown' end
+local live, outcome = read_claims(KEYS[3]), ARGV[5]
+
+local function forget(fingerprint)
+  redis.call('HDEL', KEYS[3], fingerprint)
+end
+
+for fingerprint, claim in pairs(live) do
+  if claim.owner == ARGV[3] and claim.number == ARGV[4] then
+    local mine = claim.state == 'F'
+    if outcome == 'delivered' and (mine or claim.state == 'D') then
+      claim.state = 'A'
+      write_claim(KEYS[3], live, fingerprint, claim)
+      return 'kept'
+    end
+    if not mine then return 'stale' end
+    if claim.clean and outcome ~= 'lost' then
+      forget(fingerprint)
+      redis.call('HSET', KEYS[2], 'u', math.max(row.u - 1, 0))
+      return 'given back'
+    end
+    if outcome == 'refused' then
+      forget(fingerprint)
+      return 'spent'
+    end
+    claim.state, claim.clean = 'D', false
+    write_claim(KEYS[3], live, fingerprint, claim)
+    return 'kept'
+  end
+end
+return 'unknown'

@@ -1,0 +1,85 @@
+//! The scripts that run inside the server: the rules of `alias`, atomic where the data is.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, cmd};
+
+/// A script and the name under which a server remembers it.
+pub(super) struct Script {
+    text: String,
+    sha: String,
+    is_waited_for: bool,
+}
+
+/// Whether a script may write, and whether it may when memory is full.
+enum Writes {
+    Never,
+    IfThereIsRoom,
+    /// It frees memory or needs none to speak of: a settlement is a fact, however full the server is.
+    Always,
+    /// Only if there is room, and replicas must have it where that is configured.
+    Claims,
+}
+
+impl Script {
+    fn new(writes: &Writes, parts: &[&str]) -> Self {
+        let flags = match writes {
+            Writes::Never => "#!lua flags=no-writes\n",
+            Writes::IfThereIsRoom | Writes::Claims => "#!lua\n",
+            Writes::Always => "#!lua flags=allow-oom\n",
+        };
+        let text = format!("{flags}{}", parts.concat());
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, sha, is_waited_for: matches!(writes, Writes::Claims) }
+    }
+
+    /// Whether replicas must have what it wrote, where that is configured.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.is_waited_for
+    }
+
+    /// Runs it by its name.
+    pub(super) fn by_name(&self, keys: &[String], args: &[&[u8]]) -> Cmd {
+        Self::call("EVALSHA", &self.sha, keys, args)
+    }
+
+    /// Runs it by its text; the server remembers it from then on. For a server that has forgotten it.
+    pub(super) fn by_text(&self, keys: &[String], args: &[&[u8]]) -> Cmd {
+        Self::call("EVAL", &self.text, keys, args)
+    }
+
+    fn call(verb: &str, script: &str, keys: &[String], args: &[&[u8]]) -> Cmd {
+        let mut call = cmd(verb);
+        call.arg(script).arg(keys.len()).arg(keys);
+        for arg in args {
+            call.arg(*arg);
+        }
+        call
+    }
+}
+
+const PRELUDE: &str = include_str!("lua/prelude.lua");
+const WRITE_CLAIMS: &str = include_str!("lua/write_claims.lua");
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $writes:ident $parts:expr;)*) => {
+        $($(#[$doc])* pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(&Writes::$writes, &$parts));)*
+    };
+}
+
+scripts! {
+    FIND = Never [PRELUDE, include_str!("lua/find.lua")];
+    PAGE = Never [PRELUDE, include_str!("lua/page.lua")];
+    CREATE = IfThereIsRoom [PRELUDE, include_str!("lua/create.lua")];
+    CLAIM = Claims [PRELUDE, WRITE_CLAIMS, include_str!("lua/claim.lua")];
+    SETTLE = Always [PRELUDE, WRITE_CLAIMS, include_str!("lua/settle.lua")];
+    ACKNOWLEDGE = Always [PRELUDE, include_str!("lua/acknowledge.lua")];
+    CHANGE = Always [PRELUDE, include_str!("lua/change.lua")];
+    SWEEP = Always [PRELUDE, include_str!("lua/sweep.lua")];
+    TAKE = IfThereIsRoom [include_str!("lua/take.lua")];
+    RESERVE = IfThereIsRoom [include_str!("lua/reserve.lua")];
+    CONFIRM = Always [include_str!("lua/confirm.lua")];
+    RENEW = Always [include_str!("lua/renew.lua")];
+    NEED = IfThereIsRoom [include_str!("lua/need.lua")];
+}

@@ -1,0 +1,13 @@
+//! What only a store on Redis can do or suffer: real servers are killed, stopped, emptied, filled and cut off.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
+
+mod clock;
+mod cut;
+mod fixture;
+mod nodes;
+mod outages;
+mod proxy;
+mod replicas;
+#[path = "../servers/mod.rs"]
+mod servers;
+mod start;

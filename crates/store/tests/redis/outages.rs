@@ -1,0 +1,328 @@
+//! A server that is slow, silent, full, empty or gone.
+
+use std::time::{Duration, Instant};
+
+use tempalias_alias::{Answer, Outcome};
+use tempalias_store::{Change, Store, StoreError};
+
+use crate::fixture::{
+    claim, key, make, open, options, settle, try_claim, until, until_failing, until_found, used,
+};
+use crate::proxy::Proxy;
+use crate::servers::{Cluster, Server};
+
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+fn words(error: &StoreError) -> String {
+    error.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_back_when_it_is_back() {
+    let mut server = Server::start(&DURABLE);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    settle(&store, row, 1, Outcome::Delivered).await;
+    server.kill();
+    until_failing(&store, row).await;
+    assert!(!store.check().await.is_ready());
+    server.restart();
+    server.wait_until_it_answers();
+    let took = until_found(&store, row).await;
+    println!("back after {took:?}");
+    assert!(took < Duration::from_secs(20));
+    assert_eq!((used(&store, row).await, claim(&store, row, 1, 2).await), (1, Answer::Already));
+    until("all is well", || async { store.check().await.is_ready() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_server_makes_nobody_wait_for_long() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    server.signal("STOP");
+    let begin = Instant::now();
+    let error = store.find(&[row]).await.unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(2), "{error}");
+    until_failing(&store, row).await;
+    // Once it is known nobody waits at all.
+    let begin = Instant::now();
+    for _ in 0..100 {
+        assert!(store.find(&[row]).await.is_err());
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    server.signal("CONT");
+    println!("back after {:?}", until_found(&store, row).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_server_is_never_taken_for_one_without_aliases() {
+    let mut server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    server.cli(&["FLUSHALL"]);
+    let error = until_failing(&store, row).await;
+    assert!(words(&error).contains("db adopt"), "{error}");
+    let health = store.check().await;
+    assert!(health.to_string().contains("1024 of 1024"), "{health}");
+    // The same after a restart that lost everything, and for a node that starts then.
+    server.kill();
+    server.restart();
+    server.wait_until_it_answers();
+    until("it is known why", || async {
+        matches!(store.find(&[row]).await, Err(StoreError::Failed(why)) if why.contains("holds no tempalias store"))
+    })
+    .await;
+    let late = Store::connect(options(&server.address(), false)).await.unwrap();
+    assert!(late.find(&[row]).await.is_err());
+    // Once an operator says that this is all there is, what is not there does not exist.
+    let adopted = tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
+    assert_eq!(adopted, tempalias_store::Adopted::Begun);
+    until("both serve", || async {
+        store.find(&[row]).await == Ok(None) && late.find(&[row]).await == Ok(None)
+    })
+    .await;
+    assert!(
+        tempalias_store::adopt(&options(&server.address(), false)).await.unwrap()
+            == tempalias_store::Adopted::Nothing
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_store_in_its_place_is_not_believed() {
+    let mut server = Server::start(&["--appendonly", "yes"]);
+    let port = server.address();
+    let store = open(&port).await;
+    let row = make(&store, 1, 3).await;
+    // A store of the same operator, with the same keys, that was begun long ago.
+    let other = Server::start(&["--appendonly", "yes"]);
+    let earlier = options(&other.address(), true);
+    drop(Store::connect(earlier).await.unwrap());
+    for part in 0..1024 {
+        other.cli(&["SET", &format!("test:{{b{part:03x}}}:marker"), "1 00ff 1000"]);
+    }
+    other.cli(&["BGREWRITEAOF"]);
+    crate::servers::wait_for("it is written", || {
+        other.cli(&["INFO", "persistence"]).contains("aof_rewrite_in_progress:0")
+    });
+    server.kill();
+    server.forget();
+    copy(other.folder(), server.folder());
+    server.restart();
+    server.wait_until_it_answers();
+    until("it is told apart", || async {
+        let found = store.find(&[row]).await;
+        assert!(!matches!(found, Ok(None)), "a live alias was called unknown");
+        matches!(found, Err(StoreError::Failed(why)) if why.contains("another store"))
+    })
+    .await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let done =
+        std::process::Command::new("cp").arg("-r").arg(from.join("appendonlydir")).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_reads_and_settles_and_grants_nothing() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = try_claim(&store, row, 2, 2).await.unwrap_err();
+    assert!(words(&error).contains("OOM"), "{error}");
+    assert!(store.create(crate::fixture::row(&store, 2, 1), &[], None).await.is_err());
+    assert_eq!(used(&store, row).await, 1);
+    settle(&store, row, 1, Outcome::Refused).await;
+    assert_eq!(used(&store, row).await, 0, "a settlement is a fact, however full the server is");
+    let health = store.check().await;
+    assert!(health.reader.is_ok() && health.to_string().contains("OOM"), "{health}");
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(claim(&store, row, 2, 2).await, Answer::Granted);
+    until("all is well", || async { store.check().await.is_ready() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_in_its_place_is_left_alone() {
+    let ports = [
+        Server::on_port(crate::servers::free_port(), &[]),
+        Server::on_port(crate::servers::free_port(), &[]),
+    ];
+    let [master, server] = ports;
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    // A failover elsewhere: the name still leads here, and the data is still there.
+    server.cli(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
+    let copy = open(&master.address()).await;
+    drop(copy);
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    until("claims fail", || async { try_claim(&store, row, 1, 1).await.is_err() }).await;
+    until_failing(&store, row).await;
+    server.cli(&["REPLICAOF", "NO", "ONE"]);
+    until_found(&store, row).await;
+    until("claims are granted again", || async { try_claim(&store, row, 1, 2).await == Ok(Answer::Granted) })
+        .await;
+    assert_eq!(used(&store, row).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_may_throw_aliases_away_is_not_used() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+    let error = until_failing(&store, row).await;
+    assert!(words(&error).contains("allkeys-random"), "{error}");
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    until_found(&store, row).await;
+    // It has thrown something away: whatever is missing may have been an alias, on this node and on others.
+    server.cli(&["SET", "victim", "x", "EX", "1000"]);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    server.cli(&["SET", "another", "y"]);
+    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let error = until_failing(&store, row).await;
+    assert!(words(&error).contains("db adopt"), "{error}");
+    tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
+    until_found(&store, row).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_goes_silent_is_replaced() {
+    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let store = open(&proxy.address()).await;
+    let row = make(&store, 1, 3).await;
+    proxy.mute(true);
+    assert!(store.find(&[row]).await.is_err());
+    proxy.mute(false);
+    println!("back after {:?}", until_found(&store, row).await);
+    // The same without a call that would notice.
+    proxy.mute(true);
+    let before = proxy.connections();
+    until("the supervisor notices", || async { proxy.connections() > before }).await;
+    proxy.mute(false);
+    until_found(&store, row).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_asked_for_again_and_claims_once() {
+    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let store = open(&proxy.address()).await;
+    let row = make(&store, 1, 50).await;
+    for number in 1..=20 {
+        // The claim is made, and the connection breaks before the answer; or the server thinks for a while.
+        if number % 2 == 0 {
+            proxy.cut_after(0);
+            let asking = try_claim(&store, row, u8::try_from(number).unwrap(), number);
+            let (answer, ()) = tokio::join!(asking, async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                proxy.cut_after(u64::MAX);
+            });
+            assert_eq!(answer, Ok(Answer::Granted));
+        } else {
+            server.cli(&["CLIENT", "PAUSE", "700", "ALL"]);
+            assert_eq!(claim(&store, row, u8::try_from(number).unwrap(), number).await, Answer::Granted);
+        }
+        assert_eq!(u64::from(used(&store, row).await), number);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_forgotten_the_scripts_is_told_again() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    server.cli(&["SCRIPT", "FLUSH"]);
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    server.cli(&["SCRIPT", "FLUSH"]);
+    settle(&store, row, 1, Outcome::Delivered).await;
+    server.cli(&["SCRIPT", "FLUSH"]);
+    assert!(store.change(row, Change::Pause).await.unwrap().is_some());
+}
+
+/// Open files and memory of this process's tasks stay what they were, whatever number of outages there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_outages_leave_nothing_behind() {
+    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let store = open(&proxy.address()).await;
+    let row = make(&store, 1, 3).await;
+    let clients = || server.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("cmd=")).count();
+    until_found(&store, row).await;
+    let before = clients();
+    for _ in 0..100 {
+        let connections = proxy.connections();
+        proxy.cut();
+        let is_new = || async { store.find(&[row]).await.is_ok() && proxy.connections() > connections };
+        until("there is a new connection", is_new).await;
+    }
+    crate::servers::wait_for("no connection is left over", || clients() <= before);
+    assert!(proxy.connections() < 1_000, "{} connections for 100 outages", proxy.connections());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnecting_is_done_with_patience() {
+    let port = crate::servers::free_port();
+    let server = Server::on_port(port, &[]);
+    let proxy = Proxy::before(port).await;
+    let store = open(&proxy.address()).await;
+    let row = make(&store, 1, 3).await;
+    server.signal("STOP");
+    until_failing(&store, row).await;
+    let before = proxy.connections();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        assert!(store.find(&[row]).await.is_err());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let tries = proxy.connections() - before;
+    assert!((1..=60).contains(&tries), "{tries} tries in three seconds, whatever the number of calls");
+    server.signal("CONT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_of_a_cluster_fails_and_the_rest_goes_on() {
+    let mut cluster = Cluster::start(3, 1);
+    let store = open(&cluster.address()).await;
+    let mut rows = Vec::new();
+    for number in 0..=255 {
+        rows.push(make(&store, number, 3).await);
+        assert_eq!(claim(&store, key(number), 1, u64::from(number)).await, Answer::Granted);
+    }
+    // What a replica does not have yet, it cannot take over: that loss is bounded elsewhere.
+    for node in &cluster.nodes {
+        node.cli(&["WAIT", "1", "2000"]);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    cluster.nodes[master].kill();
+    let begin = Instant::now();
+    let mut found = 0;
+    for &row in &rows {
+        let looked = store.find(&[row]).await;
+        assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
+        found += u32::from(looked.is_ok());
+    }
+    println!("{found} of 256 right after the kill, {:?}", begin.elapsed());
+    for &row in &rows {
+        until("the replica took over", || async {
+            let looked = store.find(&[row]).await;
+            assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
+            looked.is_ok()
+        })
+        .await;
+    }
+    println!("all after {:?}", begin.elapsed());
+    for (number, &row) in (0..=255).zip(&rows) {
+        assert_eq!(used(&store, row).await, 1);
+        assert_eq!(claim(&store, row, 1, 1000 + number).await, Answer::Busy, "still ours, in flight");
+    }
+    until("all is well", || async { store.check().await.is_ready() }).await;
+}

@@ -1,0 +1,137 @@
+//! What a server must be for a node to start, and what it may be.
+
+use std::process::Command;
+
+use tempalias_alias::KeyId;
+use tempalias_store::Store;
+
+use crate::fixture::{KEY_ID, make, open, open_error, options, until, until_found};
+use crate::servers::{Cluster, Server, free_port};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_without_its_server_and_serves_when_it_is_there() {
+    let port = free_port();
+    let store =
+        Store::connect(options(&format!("redis://127.0.0.1:{port}").parse().unwrap(), true)).await.unwrap();
+    assert!(store.find(&[]).await.is_ok() && store.find(&[crate::fixture::key(1)]).await.is_err());
+    assert!(store.check().await.to_string().contains("connection refused"));
+    let _server = Server::on_port(port, &[]);
+    until("it serves", || async { store.check().await.is_ready() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_server_is_named_at_the_start() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let error = open_error(options(&server.address(), true)).await;
+    assert!(error.contains("maxmemory-policy allkeys-lru") && error.contains("noeviction"), "{error}");
+
+    let server = Server::start(&["--requirepass", "secret"]);
+    for (address, fits) in [("", false), (":wrong@", false), (":secret@", true)] {
+        let port = Server::on_port(free_port(), &["--requirepass", "secret"]);
+        let address = format!("redis://{address}127.0.0.1:{}", port.port()).parse().unwrap();
+        let opened = Store::connect(options(&address, true)).await;
+        assert_eq!(opened.is_ok(), fits, "{address}: {opened:?}");
+        if let Err(error) = opened {
+            let error = error.to_string();
+            assert!(error.contains("password") && !error.contains("wrong@"), "{error}");
+        }
+    }
+    drop(server);
+
+    let server = Server::on_port(free_port(), &[]);
+    let cluster = format!("redis+cluster://127.0.0.1:{}", server.port()).parse().unwrap();
+    let error = open_error(options(&cluster, true)).await;
+    assert!(error.contains("no Cluster") || error.contains("cannot be used"), "{error}");
+
+    let whole = Cluster::start(3, 0);
+    let single = format!("redis://127.0.0.1:{}", whole.nodes[0].port()).parse().unwrap();
+    let error = open_error(options(&single, true)).await;
+    assert!(error.contains("redis+cluster://"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_rows_were_sealed_under_must_be_listed() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    make(&store, 1, 5).await;
+    let other = KeyId([9, 9, 9, 9]);
+    for (keys, fits) in [(vec![other], false), (vec![other, KEY_ID], true), (vec![KEY_ID, other], true)] {
+        let mut options = options(&server.address(), true);
+        options.keys = keys;
+        let opened = Store::connect(options).await;
+        assert_eq!(opened.is_ok(), fits);
+        if let Err(error) = opened {
+            assert!(error.to_string().contains("01020304"), "{error}");
+        }
+    }
+}
+
+/// Two nodes that were given different keys must not both begin, even before there is any alias.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_different_keys_do_not_begin_beside_each_other() {
+    let server = Server::start(&[]);
+    let _first = open(&server.address()).await;
+    let mut second = options(&server.address(), true);
+    second.keys = vec![KeyId([9, 9, 9, 9])];
+    assert!(open_error(second).await.contains("01020304"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_and_namespaces_are_apart() {
+    let server = Server::on_port(free_port(), &[]);
+    let at = |database: u8| format!("redis://127.0.0.1:{}/{database}", server.port()).parse().unwrap();
+    let (zero, three) = (open(&at(0)).await, open(&at(3)).await);
+    let mut named = options(&at(0), true);
+    named.namespace = "other".into();
+    let named = Store::connect(named).await.unwrap();
+    let row = make(&zero, 1, 5).await;
+    until_found(&zero, row).await;
+    assert_eq!((three.find(&[row]).await, named.find(&[row]).await), (Ok(None), Ok(None)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_checked_against_the_certificates_given() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let port = free_port();
+    let tls_port = port.to_string();
+    let server = Server::start(&[
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        &path("server.pem"),
+        "--tls-key-file",
+        &path("server.key"),
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let mut trusted = options(&format!("rediss://localhost:{port}").parse().unwrap(), true);
+    trusted.ca = Some(std::fs::read(path("ca.pem")).unwrap());
+    let store = Store::connect(trusted.clone()).await.unwrap();
+    let row = make(&store, 1, 5).await;
+    until_found(&store, row).await;
+    // The system's certificates do not know it; nor does the right one fit another name.
+    let stranger = options(&trusted.address, true);
+    let wrong_name = format!("rediss://127.0.0.2:{port}").parse().unwrap();
+    for mut options in [stranger, options(&wrong_name, true)] {
+        if options.address == wrong_name {
+            options.ca = trusted.ca.clone();
+        }
+        let store = Store::connect(options).await.unwrap();
+        assert!(store.find(&[row]).await.is_err());
+    }
+    drop(server);
+}
+
+/// An authority and a certificate for "localhost", made by the program that operators use.
+fn certificates(folder: &std::path::Path) {
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca 2>/dev/null &&
+        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost 2>/dev/null &&
+        printf 'subjectAltName=DNS:localhost' > ext &&
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile ext 2>/dev/null";
+    let done = Command::new("sh").args(["-c", script]).current_dir(folder).status().unwrap();
+    assert!(done.success(), "openssl is needed: run tests/install");
+}
