@@ -5,12 +5,12 @@
 //!
 //! | here | stands for |
 //! |---|---|
-//! | `link.rs` | `mail/src/driver.rs`, `mail/src/reading.rs` |
+//! | `link.rs`, `effects.rs` | `mail/src/driver.rs`, `mail/src/reading.rs` |
 //! | `calls.rs` | `mail/src/claims.rs`, `store/src/embedded/mod.rs`, a client of a shared store |
-//! | `store.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, a store shared by several nodes |
+//! | `store.rs`, `leases.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, a store shared by several nodes |
 //! | `nodes.rs` | processes, their leases, the store's power and clock |
 //! | `hop.rs` | `outside/src/connection.rs`, and the next hops themselves |
-//! | `senders.rs` | mail servers with queues |
+//! | `senders.rs`, `client.rs` | mail servers with queues |
 //!
 //! `truth.rs` notes what really happened and watches the promises at every step, `check.rs` once every queue is
 //! drained. [`run`] plays one seed. Nothing depends on a clock, a float, or the order of a hash table: a seed gives
@@ -18,8 +18,11 @@
 
 mod calls;
 mod check;
+mod client;
+mod effects;
 mod fixture;
 mod hop;
+mod leases;
 mod link;
 mod nodes;
 mod plan;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tempalias_alias::RowKey;
+use tempalias_alias::{Attempt, RowKey};
 
 use super::Core;
 use super::keys::bucket_of;
@@ -55,15 +55,17 @@ impl Core {
         self.run_in(bucket_of(row), script, &[self.names.row(row), self.names.claims(row)], args).await
     }
 
-    /// The same, asked again while there is no answer, for what changes nothing the second time. The caller bounds
+    /// The same about one attempt, asked again while there is no answer, for what changes nothing the second time. The caller bounds
     /// it. In a longer outage there is no waiting.
     pub(super) async fn insist_on(
         &self,
         row: RowKey,
+        attempt: Option<Attempt>,
         script: &Script,
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        let keys = [self.names.row(row), self.names.claims(row)];
+        let mut keys = vec![self.names.row(row), self.names.claims(row)];
+        keys.extend(attempt.map(|attempt| self.names.judged(row, attempt)));
         loop {
             match self.try_in(bucket_of(row), script, &keys, args).await {
                 Err(fault) if fault.passes && self.link.is_back_soon() => tokio::time::sleep(PAUSE).await,

@@ -5,9 +5,10 @@
 
 use tempalias_alias::Owner;
 
+use super::leases::{LEASE, RENEW};
 use super::plan::{DAY, HOUR, MINUTE, SECOND};
 use super::queue::Time;
-use super::store::{Act, LEASE};
+use super::store::Act;
 use super::tally::Seen;
 use super::world::{Happening, World};
 
@@ -210,7 +211,7 @@ impl World {
         self.store.step_clock(by, self.now);
         for node in 0..self.nodes.len() {
             // It finds out with its next renewal.
-            let next = self.random.between(0, super::store::RENEW);
+            let next = self.random.between(0, RENEW);
             self.plan_in(next, Happening::Rejoins { node });
         }
     }

@@ -12,20 +12,12 @@ use std::num::NonZeroU32;
 
 use tempalias_alias::{
     Answer, Attempt, ClaimRequest, Fingerprint, Kept, KeptState, Ledger, Limits, Outcome, Owner, RowKey,
-    Settled, State, UnixTime,
+    Settled, State,
 };
 
-use super::plan::SECOND;
+use super::leases::Lease;
 use super::queue::Time;
 use super::sabotage::Sabotage;
-
-/// How long a lease lasts, and how often a node renews it.
-pub(super) const LEASE: Time = 15 * SECOND;
-pub(super) const RENEW: Time = 3 * SECOND;
-/// A node stops this long before its lease may be over.
-pub(super) const MARGIN: Time = 3 * SECOND;
-/// The store's time when a run begins: 2026-01-01.
-const EPOCH: u64 = 1_767_225_600_000;
 
 /// A use that was granted, and what became of it.
 #[derive(Debug, Clone)]
@@ -59,37 +51,22 @@ pub(super) struct Row {
     pub(super) most: u32,
 }
 
-/// How long an owner counts as alive.
-#[derive(Debug, Clone, Copy)]
-enum Until {
-    /// It renews as it should, since then.
-    Renewing(Time),
-    /// By the store's clock. The last renewal was sent at that (virtual) time.
-    Fixed { store: u64, renewed: Time },
-}
-
-#[derive(Debug, Clone)]
-struct Lease {
-    owner: Owner,
-    until: Until,
-}
-
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) rows: Vec<Row>,
     /// The rows as the disk has them; only looked at when nothing is synced.
     synced: Vec<Row>,
-    leases: Vec<Lease>,
+    pub(super) leases: Vec<Lease>,
     /// One daemon, one file: the owner is whoever opened it last.
-    embedded: Option<Owner>,
+    pub(super) embedded: Option<Owner>,
     settled: Vec<Attempt>,
     judged: Vec<Attempt>,
     /// Acknowledgements since the last durable write: (row, claim).
     unsynced: Vec<(usize, Kept)>,
     /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
-    offset: i64,
+    pub(super) offset: i64,
     pub(super) down: bool,
-    sabotage: Option<Sabotage>,
+    pub(super) sabotage: Option<Sabotage>,
 }
 
 /// What a claim did besides its answer.
@@ -138,90 +115,6 @@ impl Store {
 
     pub(super) fn row(&self, key: RowKey) -> Option<usize> {
         self.rows.iter().position(|row| row.key == key)
-    }
-
-    // === Time and leases.
-
-    fn clock(&self, now: Time) -> u64 {
-        (EPOCH + now).saturating_add_signed(self.offset)
-    }
-
-    pub(super) fn time(&self, now: Time) -> UnixTime {
-        UnixTime::from_millis(self.clock(now))
-    }
-
-    /// A node begins to run as `owner`.
-    pub(super) fn opened_by(&mut self, owner: Owner, now: Time) {
-        if self.is_shared() {
-            self.leases.push(Lease { owner, until: Until::Renewing(now) });
-        } else {
-            self.embedded = Some(owner);
-        }
-    }
-
-    /// The node of `owner` cannot renew any more: it died, is stopped, or is cut off.
-    pub(super) fn stops_renewing(&mut self, owner: Owner, now: Time) {
-        let offset = self.offset;
-        for lease in self.leases.iter_mut().filter(|lease| lease.owner == owner) {
-            if let Until::Renewing(since) = lease.until {
-                let renewed = now - (now.saturating_sub(since)) % RENEW;
-                let store = (EPOCH + renewed + LEASE).saturating_add_signed(offset);
-                lease.until = Until::Fixed { store, renewed };
-            }
-        }
-    }
-
-    /// The node of `owner` can renew again; whether there was anything left to renew.
-    pub(super) fn renews(&mut self, owner: Owner, now: Time) -> bool {
-        if !self.is_shared() {
-            return true;
-        }
-        let alive = self.is_alive(owner, now);
-        for lease in self.leases.iter_mut().filter(|lease| lease.owner == owner && alive) {
-            lease.until = Until::Renewing(now);
-        }
-        alive
-    }
-
-    pub(super) fn is_alive(&self, owner: Owner, now: Time) -> bool {
-        if let Some(current) = self.embedded {
-            return current.boot == owner.boot;
-        }
-        self.leases.iter().any(|lease| {
-            lease.owner == owner
-                && match lease.until {
-                    Until::Renewing(_) => true,
-                    Until::Fixed { store, .. } => self.clock(now) < store,
-                }
-        })
-    }
-
-    /// `Store::may_send`, as the node of `owner` can tell by its own clock.
-    pub(super) fn may_send(&self, owner: Owner, current: Owner, now: Time) -> bool {
-        if owner != current || self.sabotage == Some(Sabotage::NoFence) {
-            return owner == current || self.sabotage == Some(Sabotage::NoFence);
-        }
-        self.leases.iter().filter(|lease| lease.owner == owner).all(|lease| match lease.until {
-            Until::Renewing(_) => true,
-            Until::Fixed { renewed, .. } => now < renewed + LEASE - MARGIN,
-        })
-    }
-
-    /// The clock jumps. Every lease stands where it stood; who renews finds out next time.
-    pub(super) fn step_clock(&mut self, by: i64, now: Time) {
-        let renewing: Vec<Owner> = self
-            .leases
-            .iter()
-            .filter(|lease| matches!(lease.until, Until::Renewing(_)))
-            .map(|lease| lease.owner)
-            .collect();
-        for owner in renewing {
-            self.stops_renewing(owner, now);
-        }
-        // What is over is gone, and does not come back with the clock.
-        let clock = self.clock(now);
-        self.leases.retain(|lease| matches!(lease.until, Until::Fixed { store, .. } if clock < store));
-        self.offset += by;
     }
 
     // === Power.
@@ -434,9 +327,4 @@ impl Row {
             self.grants[grant].end = End::Expired;
         }
     }
-}
-
-/// The store's time when a run begins.
-pub(super) fn begin() -> UnixTime {
-    UnixTime::from_millis(EPOCH)
 }

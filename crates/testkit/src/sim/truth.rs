@@ -214,23 +214,29 @@ impl World {
             });
             match earlier {
                 Some(earlier) if earlier < part => self.is_excused(earlier, dot),
-                Some(_) => self.came_late(part),
+                Some(later) => self.came_late(part, later),
                 None => {}
             }
         }
     }
 
-    /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more.
-    fn came_late(&mut self, part: usize) {
+    /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more,
+    /// unless the store's clock has jumped over the retention of a claim in flight.
+    fn came_late(&mut self, part: usize, later: usize) {
         let Part { row, message, attempt, .. } = self.truth.parts[part];
         let kept = message.and_then(|message| self.store.kept(row, message, self.now));
         let waits =
             kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
-        if waits && attempt.is_some() {
+        let excuse = if !waits {
+            Seen::DuplicateVerdictLost
+        } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
+        {
+            Seen::DuplicateLate
+        } else {
             return self.breaks("P3: two attempts at one message at the same time");
-        }
-        self.note(|_| "a duplicate: the dot came late, nobody waits for its verdict".into());
-        self.saw(Seen::DuplicateVerdictLost);
+        };
+        self.note(|_| format!("a duplicate, the dot came late: {}", excuse.text()));
+        self.saw(excuse);
     }
 
     /// A message is delivered once more: why was the first delivery not known?

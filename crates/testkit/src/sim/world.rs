@@ -309,7 +309,7 @@ fn rows(random: &mut Random, fixture: &Fixture) -> Vec<Row> {
         let ends = std::time::Duration::from_millis(ends);
         let limits = Limits {
             valid_from: None,
-            valid_until: Some(super::store::begin().plus(ends)),
+            valid_until: Some(super::leases::begin().plus(ends)),
             max_usage: std::num::NonZeroU32::new(most),
         };
         let ledger = Ledger { limits, state: State::Active, used: 0, kept: vec![] };
