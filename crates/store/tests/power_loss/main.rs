@@ -11,7 +11,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a test may fail loudly, and says what it has shown"
 )]
 
@@ -167,9 +166,9 @@ impl Recording {
     }
 
     fn is_cut(&self, number: usize, every: usize) -> bool {
-        number % every == 0
+        number.is_multiple_of(every)
             // The answer that followed a sync most closely is the one that a lost sync takes away.
-            || every > 1 && number % (every / 2) == 0 && matches!(self.events[number], Event::Said(_))
+            || every > 1 && number.is_multiple_of(every / 2) && matches!(self.events[number], Event::Said(_))
             || matches!(self.events[number], Event::SyncFailed(_) | Event::Made(_) | Event::Removed(_) | Event::Cut { .. })
     }
 }
