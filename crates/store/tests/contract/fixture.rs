@@ -135,6 +135,11 @@ impl World {
         self.time.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// The clock was ahead, and is set right.
+    pub(crate) fn go_back(&self, time: Duration) {
+        self.time.fetch_sub(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// Makes the row of this number with `max_usage` uses (0: uncounted) and ten days to live.
     pub(crate) async fn make(&self, number: u8, max_usage: u32) -> RowKey {
         let row = self.row(number, max_usage);

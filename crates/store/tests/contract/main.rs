@@ -59,6 +59,7 @@ every_backend! {
     rows::pages_cover_every_row_once,
     rows::a_retried_request_makes_one_row,
     upkeep::a_bucket_refuses_and_fills_again_over_restarts,
+    upkeep::a_clock_that_was_ahead_locks_nobody_out,
     upkeep::sweeping_takes_what_is_over_and_nothing_else,
     upkeep::sweeping_takes_many_steps,
     upkeep::sweeping_claims_leaves_the_counter,

@@ -23,6 +23,18 @@ pub(crate) async fn a_bucket_refuses_and_fills_again_over_restarts(mut world: Wo
     assert_eq!(world.store().take(tag(1), RATE).await, Ok(Err(Duration::from_secs(30))));
 }
 
+pub(crate) async fn a_clock_that_was_ahead_locks_nobody_out(world: World) {
+    world.pass(400 * DAY);
+    for _ in 0..2 {
+        assert_eq!(world.store().take(tag(1), RATE).await, Ok(Ok(())));
+    }
+    world.go_back(400 * DAY);
+    for _ in 0..2 {
+        assert_eq!(world.store().take(tag(1), RATE).await, Ok(Ok(())));
+    }
+    assert_eq!(world.store().take(tag(1), RATE).await, Ok(Err(Duration::from_secs(30))));
+}
+
 pub(crate) async fn sweeping_takes_what_is_over_and_nothing_else(mut world: World) {
     let (ended, removed, lives) = (world.make(1, 5).await, world.make(2, 5).await, world.make(3, 5).await);
     let once = Once { name: tag(1), reply: reply(1) };

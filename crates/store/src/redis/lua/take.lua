@@ -6,7 +6,10 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local every, burst = tonumber(ARGV[2]), tonumber(ARGV[3])
-local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + every
+local was = tonumber(redis.call('GET', KEYS[1]) or 0)
+-- Later than for an empty bucket: a clock that was ahead wrote that, and must lock nobody out now that it is right.
+if was > now + every * burst then was = 0 end
+local full_at = math.max(was, now) + every
 local over = full_at - now - every * burst
 if over > 0 then return string.format('%.0f', over) end
 redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PXAT', string.format('%.0f', full_at))
