@@ -46,7 +46,7 @@ pub(crate) async fn serving(options: RedisOptions) -> Store {
 
 pub(crate) async fn open_error(options: RedisOptions) -> String {
     let opened: Result<Store, OpenError> = Store::connect(options).await;
-    opened.err().expect("it opened").to_string()
+    opened.expect_err("it opened").to_string()
 }
 
 pub(crate) fn key(number: u8) -> RowKey {
