@@ -6,6 +6,7 @@
 mod aliases;
 mod claims;
 mod link;
+mod offline;
 mod open;
 mod reader;
 mod rows;
@@ -29,6 +30,7 @@ use tempalias_alias::{
 use tokio::sync::mpsc::{self, Sender};
 
 use link::Watched;
+pub(crate) use offline::EmbeddedOffline;
 use open::Opened;
 use reader::Reader;
 use work::{Abandoned, Acknowledgement, Context, Tidy, Work, job};

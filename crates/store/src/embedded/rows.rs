@@ -23,11 +23,11 @@ macro_rules! select {
 }
 
 /// A row without its kept claims.
-struct Stored {
-    key: RowKey,
-    ledger: Ledger,
-    created: UnixTime,
-    sealed: Sealed,
+pub(super) struct Stored {
+    pub(super) key: RowKey,
+    pub(super) ledger: Ledger,
+    pub(super) created: UnixTime,
+    pub(super) sealed: Sealed,
 }
 
 /// The row of `key` with its kept claims. Both look-ups are always made, so that their time does not tell
@@ -60,7 +60,7 @@ pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rus
 }
 
 /// The claims kept for `key`, those included whose retention is over.
-fn kept(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Vec<Kept>> {
+pub(super) fn kept(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Vec<Kept>> {
     let mut statement = at.connection.prepare_cached(
         "SELECT fingerprint, state, node, boot, number, sender, retries, clean, until
          FROM claim WHERE row_key = ?1",
@@ -141,7 +141,8 @@ fn found(at: &Context<'_>, row: Stored, kept: Vec<Kept>) -> Found {
     Found { key, ledger: Ledger { kept, ..ledger }, created, sealed, now: at.now }
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+/// The columns of `select!`, whatever comes behind them.
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let state = match row.get(1)? {
         0 => State::Active,
         1 => State::Paused,

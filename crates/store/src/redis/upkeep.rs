@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use redis::cmd;
 use tempalias_alias::{ClientTag, Rate, RowKey};
 
-use super::keys::{BUCKETS, bucket_of};
+use super::keys::BUCKETS;
 use super::reply::Fields;
 use super::script::{SWEEP, TAKE};
 use super::{Core, greet};
@@ -104,11 +104,5 @@ impl Core {
         } else {
             Err(StoreError::Failed("this node could not renew its lease".to_owned()))
         }
-    }
-
-    /// The bucket of a row, for whoever copies.
-    #[expect(dead_code, reason = "used by the copy")]
-    fn bucket(row: RowKey) -> u16 {
-        bucket_of(row)
     }
 }
