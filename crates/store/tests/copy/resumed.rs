@@ -150,7 +150,7 @@ async fn a_record_that_changes_in_between_is_found_and_mended() {
         let sql = sql.replace("{8}", &eight).replace("{0}", &"00".repeat(16));
         let alter = || {
             let changed = rusqlite::Connection::open(path(&to)).unwrap().execute(&sql, []);
-            assert_eq!(changed, Ok(1), "{sql}");
+            assert!(changed.unwrap() > 0, "{sql}");
         };
         if words.is_empty() {
             let error = try_copy_watched(&from, &to, first_comparing(alter)).await.unwrap_err().to_string();
