@@ -9,7 +9,8 @@ use super::print::Printer;
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-const TEMPLATE: &str = "{msg:<9} [{bar:30}] {pos} of {len} aliases, {per_second}, {eta} left";
+/// Fits into 80 columns with 30 million rows.
+const TEMPLATE: &str = "{msg:<9} [{bar:20}] {pos}/{len}, {per_second}, {eta} left";
 
 /// Shown on standard error, and gone in the end.
 pub(super) struct Shown {
@@ -18,7 +19,7 @@ pub(super) struct Shown {
 }
 
 enum How {
-    Bar(ProgressBar),
+    Bar(Option<ProgressBar>),
     Lines(Instant),
     Nothing,
 }
@@ -27,7 +28,7 @@ impl Shown {
     pub(super) fn new(printer: Printer) -> Self {
         let how = match () {
             () if printer.is_json() => How::Nothing,
-            () if io::stderr().is_terminal() => How::Bar(bar()),
+            () if io::stderr().is_terminal() => How::Bar(None),
             () => How::Lines(Instant::now()),
         };
         Self { how, what: "" }
@@ -37,16 +38,14 @@ impl Shown {
     pub(super) fn at(&mut self, what: &'static str, done: u64, total: u64) {
         let is_new = std::mem::replace(&mut self.what, what) != what;
         match &mut self.how {
-            How::Bar(bar) => {
+            How::Bar(shown) => {
                 if is_new {
-                    bar.reset();
-                    bar.set_message(what);
-                    // What an earlier run has done says nothing about the speed of this one.
-                    bar.set_position(done);
-                    bar.reset_eta();
+                    clear(shown.replace(bar(what, done, total)));
                 }
-                bar.set_length(total);
-                bar.set_position(done);
+                if let Some(bar) = shown {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                }
             }
             How::Lines(last) => {
                 if last.elapsed() >= LINE_EVERY {
@@ -62,16 +61,26 @@ impl Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        if let How::Bar(bar) = &self.how {
-            bar.finish_and_clear();
+        if let How::Bar(bar) = &mut self.how {
+            clear(bar.take());
         }
     }
 }
 
-fn bar() -> ProgressBar {
+fn clear(bar: Option<ProgressBar>) {
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+fn bar(what: &'static str, done: u64, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
     let per_second = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
         let _infallible = write!(out, "{:.0}/s", state.per_sec());
     };
-    ProgressBar::new(0).with_style(style.with_key("per_second", per_second).progress_chars("=> "))
+    let style = style.with_key("per_second", per_second).progress_chars("=> ");
+    let bar = ProgressBar::new(total).with_style(style).with_message(what).with_position(done);
+    // What an earlier run has done says nothing about the speed of this one.
+    bar.reset_eta();
+    bar
 }

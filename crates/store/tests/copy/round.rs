@@ -136,3 +136,23 @@ async fn a_finished_file_shows_nothing_of_the_copy() {
     assert_eq!(copy, (format, tables, keys, rows - 1), "all but the row that was over");
     assert_eq!(format, 1);
 }
+
+/// A node died while it answered a request with an Idempotency-Key. If the row stands, so does the reply; if it does
+/// not, nobody was told of it, and the request makes it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_whose_row_was_being_made_goes_by_the_row() {
+    let (folder, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let server = Server::start(&[]);
+    let from = redis(&server.address(), &time);
+    let Place::Redis(options) = &from else { panic!("a Redis") };
+    let store = serve(&from).await;
+    fill(&store, &time).await;
+    end(store).await;
+    let once = format!("{}:{{once:{}}}", options.namespace, "05".repeat(16));
+    let five = "\u{5}".repeat(16);
+    assert_eq!(server.cli(&["HSET", &once, "row", &five]), "1");
+    assert_eq!(try_copy(&from, &file(&folder, &time)).await.unwrap().replies, 2, "its row stands");
+    let row = format!("{}:{{b014}}:row:{}", options.namespace, "05".repeat(16));
+    assert_eq!(server.cli(&["HSET", &row, "o", "another request"]), "0");
+    assert_eq!(try_copy(&from, &file(&folder, &time)).await.unwrap().replies, 1, "its row is another's");
+}
