@@ -20,7 +20,10 @@ pub enum CopyError {
         why: StoreError,
     },
     /// A node serves it.
-    #[error("{store} is served by {node}: stop every node that uses it, and run this again")]
+    #[error(
+        "{store} is served by {node}: stop every node that uses it, and run this again. (One \
+             that was killed counts as serving for 15 s more.)"
+    )]
     Served {
         /// Which.
         store: String,

@@ -6,25 +6,29 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::{KeyId, RowKey, UnixTime};
 use tokio::sync::Mutex;
 
-use super::greet::{self, Unfit};
+use super::RedisOptions;
+use super::greet;
 use super::keys::{BUCKETS, Names, bucket_of};
 use super::link::{self, Pipe, Target};
 use super::reply::{self, Fields, claim_text, nonsense, or_empty, state_number};
 use super::rows::{millis, need_until};
 use super::scan;
 use super::script::{BRING, NEED, PAGE, Script, WHOLE};
-use super::{RedisOptions, refused};
+use crate::StoreError;
 use crate::copy::{CopyError, Mark, Origin, Page, Row};
-use crate::{OpenError, StoreError};
 
 mod asides;
+mod opening;
 
-/// Rows in one page: as many scripts are on their way at once.
+/// Rows in one page.
 const ROWS: usize = 500;
+/// Calls on their way at once: each must be answered in time, on a slow line, too.
+const AT_ONCE: usize = 64;
 /// Buckets asked at once.
 const BUCKETS_AT_ONCE: u16 = 64;
 /// How long a call is tried: a server that restarts or fails over is back by then.
@@ -49,66 +53,7 @@ impl fmt::Debug for RedisOffline {
     }
 }
 
-/// What a server shows before anything is copied.
-struct Look {
-    pipe: Pipe,
-    seen: greet::Markers,
-    copying: Option<Mark>,
-    now: UnixTime,
-}
-
 impl RedisOffline {
-    /// Opens a store that is there, whole, and not served.
-    pub(crate) async fn source(options: RedisOptions) -> Result<Self, CopyError> {
-        let target = reach(&options);
-        let Look { pipe, seen, copying, .. } = look(&options, &target).await?;
-        if let Some(mark) = copying {
-            return Err(wrong(&options, Unfit::Wrong(greet::half_a_copy(&mark.from.shown))));
-        }
-        let marker = seen.only().map_err(|unfit| wrong(&options, unfit))?.to_owned();
-        if let Some(why) = seen.fault(&marker) {
-            return Err(wrong(&options, Unfit::Wrong(why)));
-        }
-        let store = Self::of(options, target, marker, pipe);
-        store.refuse_if_served().await?;
-        Ok(store)
-    }
-
-    /// Opens a store for a copy of `from`; makes an empty server ready.
-    pub(crate) async fn target(options: RedisOptions, from: &Origin) -> Result<(Self, Mark), CopyError> {
-        let target = reach(&options);
-        let Look { pipe, seen, copying, now } = look(&options, &target).await?;
-        let marker = match seen.only() {
-            Ok(marker) => marker.to_owned(),
-            Err(Unfit::Empty) => greet::new_marker((options.draw)().to_be_bytes(), now),
-            Err(unfit) => return Err(wrong(&options, unfit)),
-        };
-        let store = Self::of(options, target, marker, pipe.clone());
-        let shown = store.origin.shown.clone();
-        if store.origin.id == from.id {
-            return Err(CopyError::Same(from.shown.clone(), shown));
-        }
-        let failed = |why| CopyError::Store { store: shown.clone(), why };
-        let mark = match copying {
-            Some(mark) if mark.from.id == from.id => mark,
-            Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
-            None => {
-                let rows = store.count().await.map_err(failed)?;
-                if rows > 0 {
-                    return Err(CopyError::NotEmpty { store: shown, rows });
-                }
-                store.refuse_if_served().await?;
-                Mark { from: from.clone(), after: None }
-            }
-        };
-        // First of all: what is there from now on is half a copy, whatever happens.
-        store.mark(&mark).await.map_err(failed)?;
-        let marked = greet::mark(&pipe, &store.names, &store.marker, &seen.missing).await;
-        marked.map_err(|error| failed(link::in_store_words(&error)))?;
-        store.refuse_if_served().await?;
-        Ok((store, mark))
-    }
-
     fn of(options: RedisOptions, target: Target, marker: String, pipe: Pipe) -> Self {
         let shown = options.address.to_string();
         let names = Names::new(&options.namespace);
@@ -205,7 +150,7 @@ impl RedisOffline {
         let (keys, end) = self.keys(after, None, ROWS).await?;
         let answers = self
             .insist(async |pipe| {
-                try_join_all(keys.iter().map(|&key| {
+                gently(keys.iter().map(|&key| {
                     let both = vec![self.names.row(key), self.names.claims(key)];
                     self.run_in(pipe.clone(), &WHOLE, bucket_of(key), both, &[])
                 }))
@@ -299,7 +244,7 @@ impl RedisOffline {
     async fn bring(&self, rows: impl Iterator<Item = (RowKey, Vec<Vec<u8>>)>) -> Result<(), StoreError> {
         let rows: Vec<_> = rows.collect();
         self.insist(async |pipe| {
-            try_join_all(rows.iter().map(async |(key, fields)| {
+            gently(rows.iter().map(async |(key, fields)| {
                 let bucket = bucket_of(*key);
                 let keys = vec![self.names.row(*key), self.names.claims(*key), self.names.index(bucket)];
                 let mut args: Vec<&[u8]> = vec![&key.0];
@@ -363,43 +308,9 @@ fn fields_of(row: &Row) -> Vec<Vec<u8>> {
     fields
 }
 
-fn reach(options: &RedisOptions) -> Target {
-    // The TLS library asks the process for its cryptography; whoever installed one already is fine, too.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    Target { address: options.address.clone(), ca: options.ca.clone() }
-}
-
-async fn look(options: &RedisOptions, target: &Target) -> Result<Look, CopyError> {
-    let mut pipe = target.connect().await.map_err(|error| refused(options, &error))?;
-    look_through(options, &mut pipe).await.map_err(|unfit| wrong(options, unfit))
-}
-
-async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, Unfit> {
-    let names = Names::new(&options.namespace);
-    if greet::check_server(pipe, options.address.is_cluster()).await?.evicted > 0 {
-        let why = "the server has thrown keys away to make room, aliases perhaps among them: accept the loss with \
-                   `tempalias db adopt` first";
-        return Err(Unfit::Wrong(why.to_owned()));
-    }
-    let now = match &options.clock {
-        Some(clock) => clock(),
-        None => greet::time(pipe, &names).await?,
-    };
-    if let Some(missing) = greet::missing_key(pipe, &names, &options.keys, now).await? {
-        return Err(Unfit::MissingKey(missing));
-    }
-    let copying = greet::copying(pipe, &names).await?;
-    let seen = greet::markers(pipe, &names).await?;
-    Ok(Look { pipe: pipe.clone(), seen, copying, now })
-}
-
-fn wrong(options: &RedisOptions, unfit: Unfit) -> CopyError {
-    let address = options.address.to_string();
-    CopyError::Open(match unfit {
-        Unfit::Failing(why) | Unfit::Wrong(why) => OpenError::Redis { address, why },
-        Unfit::Empty => OpenError::Redis { address, why: "the server holds no tempalias store".to_owned() },
-        Unfit::MissingKey(missing) => {
-            OpenError::RedisMissingKey { address, missing, listed: options.keys.clone() }
-        }
-    })
+/// All answers in order, some calls at a time.
+async fn gently<T>(
+    calls: impl Iterator<Item = impl Future<Output = Result<T, RedisError>>>,
+) -> Result<Vec<T>, RedisError> {
+    stream::iter(calls).buffered(AT_ONCE).try_collect().await
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{RedisError, Value, cmd};
+use redis::{ErrorKind, RedisError, Value, cmd};
 
 use super::greet::text;
 use super::link::Pipe;
@@ -23,14 +23,15 @@ pub(super) async fn masters(pipe: &mut Pipe) -> Result<Vec<Master>, RedisError> 
     slots.arg("SLOTS");
     let answer = pipe.ask_at(slots, RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary)).await?;
     let mut masters = BTreeMap::new();
-    let Value::Array(ranges) = answer else { return Ok(Vec::new()) };
+    let Value::Array(ranges) = answer else { return Err(nonsense()) };
     for range in ranges {
         let Value::Array(fields) = range else { continue };
         let [Value::Int(first), _, Value::Array(master), ..] = fields.as_slice() else { continue };
         let name: Vec<String> = master.iter().map(text).collect();
         masters.entry(name.join(" ")).or_insert(u16::try_from(*first).ok());
     }
-    Ok(masters.into_values().collect())
+    // Without any, nothing would be found, a lease that holds neither.
+    if masters.is_empty() { Err(nonsense()) } else { Ok(masters.into_values().collect()) }
 }
 
 /// One step: keys like `pattern`, and where to go on; none: that was all of this master.
@@ -49,9 +50,9 @@ pub(super) async fn step(
             pipe.ask_at(scan, RoutingInfo::SingleNode(route)).await?
         }
     };
-    let Value::Array(fields) = answer else { return Ok((Vec::new(), None)) };
+    let Value::Array(fields) = answer else { return Err(nonsense()) };
     let [Value::BulkString(next), Value::Array(keys)] = fields.as_slice() else {
-        return Ok((Vec::new(), None));
+        return Err(nonsense());
     };
     let keys = keys.iter().filter_map(|key| match key {
         Value::BulkString(key) => Some(key.clone()),
@@ -60,7 +61,11 @@ pub(super) async fn step(
     Ok((keys.collect(), (next != FIRST).then(|| next.clone())))
 }
 
-/// All keys like `pattern`, of all masters, until `found` has seen enough.
+fn nonsense() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "an answer that no server gives").into()
+}
+
+/// All keys like `pattern`, of all masters.
 pub(super) async fn all(
     pipe: &mut Pipe,
     pattern: &str,

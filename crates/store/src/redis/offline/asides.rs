@@ -1,10 +1,9 @@
 //! Replies and rate limits, each in a slot of its own.
 
-use futures_util::future::try_join_all;
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::{ClientTag, RowKey, Sealed, UnixTime};
 
-use super::RedisOffline;
+use super::{RedisOffline, gently};
 use crate::copy::{Aside, Cursor};
 use crate::redis::greet::text;
 use crate::redis::keys::Hex;
@@ -25,7 +24,7 @@ impl RedisOffline {
             let Some(&master) = masters.get(part) else { return Ok((Vec::new(), None)) };
             let (keys, next) = scan::step(&mut pipe, master, &place, &self.names.pattern("[or]*")).await?;
             let read = keys.iter().filter_map(|key| Name::of(key)).map(|name| self.read(pipe.clone(), name));
-            let asides = try_join_all(read).await?.into_iter().flatten().collect();
+            let asides = gently(read).await?.into_iter().flatten().collect();
             let next = match next {
                 Some(place) => Some(Cursor { part, place }),
                 None if part + 1 < masters.len() => Some(Cursor { part: part + 1, place: Vec::new() }),
@@ -38,7 +37,7 @@ impl RedisOffline {
 
     pub(crate) async fn put_asides(&self, asides: Vec<Aside>) -> Result<(), StoreError> {
         self.insist(async |pipe| {
-            try_join_all(asides.iter().map(|aside| self.put_aside(pipe.clone(), aside))).await.map(drop)
+            gently(asides.iter().map(|aside| self.put_aside(pipe.clone(), aside))).await.map(drop)
         })
         .await
     }
@@ -49,7 +48,7 @@ impl RedisOffline {
                 Aside::Reply { name, .. } => Name::Once(*name),
                 Aside::Rate { tag, .. } => Name::Rate(*tag),
             });
-            try_join_all(names.map(|name| self.read(pipe.clone(), name))).await
+            gently(names.map(|name| self.read(pipe.clone(), name))).await
         })
         .await
     }
