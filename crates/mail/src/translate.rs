@@ -8,9 +8,9 @@ use tempalias_store::{self as store, Settlement, StoreError};
 
 use crate::Parts;
 
-/// Says once in the log what failed; the session only needs to know that nothing is known.
+/// The session only needs to know that nothing is known. (The store itself logs, once, that and why it fails.)
 pub(crate) fn store_down(error: &StoreError) -> StoreDown {
-    tracing::warn!(%error, "the store failed");
+    tracing::debug!(%error, "the store failed");
     StoreDown
 }
 

@@ -93,6 +93,9 @@ pub(crate) fn begin(
     if transaction.recipients.iter().any(|to| to.address == canonical(&id, &address)) {
         return accepted(transaction, core, out);
     }
+    if transaction.stands_alone() {
+        return refuse(transaction, Refusal::SeparateTransaction, core, out);
+    }
     out.push(Effect::Find(core.policy.keys.row_keys(&id)));
     State::Lookup(Box::new(Lookup { transaction, address, id, since: core.at.instant }))
 }
@@ -130,9 +133,13 @@ fn operator(
         address: format!("{role}@{domain}"),
         target: Some(core.policy.operator.clone()),
         alias: None,
+        only_retry: false,
     };
     if transaction.recipients.iter().any(|to| to.address == recipient.address) {
         return accepted(transaction, core, out);
+    }
+    if transaction.stands_alone() {
+        return refuse(transaction, Refusal::SeparateTransaction, core, out);
     }
     out.push(Effect::Quota(core.policy.keys.first().client_tag("operator", core.client())));
     State::Asking(Box::new(Asking { transaction, recipient, since: core.at.instant }))
@@ -174,6 +181,11 @@ impl Lookup {
         match admission {
             Admission::Over if !expected => return refuse(transaction, Refusal::UnknownAlias, core, out),
             Admission::Held if !expected => return refuse(transaction, Refusal::Held, core, out),
+            // One answer after the dot speaks for all recipients, and this one's may differ for as long as its claim
+            // is kept: the others would not be told theirs in all that time.
+            _ if expected && !transaction.recipients.is_empty() => {
+                return refuse(transaction, Refusal::SeparateTransaction, core, out);
+            }
             _ => {}
         }
         let target = if found.ledger.state == AliasState::Removed {
@@ -197,6 +209,7 @@ impl Lookup {
                 sender,
                 was_counted: found.ledger.limits.max_usage.is_some(),
             }),
+            only_retry: expected,
         };
         route(transaction, recipient, target, expected, core, out)
     }

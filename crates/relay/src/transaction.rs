@@ -31,6 +31,9 @@ pub(crate) struct Recipient {
     pub(crate) target: Option<Mailbox>,
     /// None: the operator.
     pub(crate) alias: Option<AliasRow>,
+    /// Whether it takes no new mail, and was answered 250 only because a message may come again. It stands alone in
+    /// its transaction: its verdict comes at the dot, and would be nobody else's.
+    pub(crate) only_retry: bool,
 }
 
 /// The row behind a recipient.
@@ -60,6 +63,11 @@ impl Transaction {
     /// Where its message goes: the same for all recipients. None as long as only a retry is expected.
     pub(crate) fn next_hop(&self, policy: &Policy) -> Option<NextHop> {
         self.recipients.iter().find_map(|to| to.target.as_ref()).map(|target| policy.next_hop(target))
+    }
+
+    /// Whether nobody else may be named beside its recipient.
+    pub(crate) fn stands_alone(&self) -> bool {
+        self.recipients.iter().any(|to| to.only_retry)
     }
 
     /// The largest message that all recipients take.

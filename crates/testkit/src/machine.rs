@@ -9,7 +9,7 @@ pub mod contract;
 mod hop;
 mod play;
 mod setup;
-mod show;
+pub(crate) mod show;
 pub mod solo;
 mod store;
 mod world;

@@ -27,11 +27,23 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     runtime.map_err(|error| failed(format!("cannot start: {error}")))
 }
 
+/// All nodes need the same: none is made here.
+fn server_keys(config: &Config) -> Result<Keys, Failure> {
+    match config.store.key_files.first().filter(|first| !first.exists()) {
+        Some(first) => Err(failed(format!(
+            "there is no server key at {} yet: make one with `tempalias key new {}` and give a copy to every node",
+            first.display(),
+            first.display()
+        ))),
+        None => keyfile::open(&config.store.key_files).map_err(failed),
+    }
+}
+
 fn adopt(config: &Config, printer: Printer) -> Result<(), Failure> {
     let Some(address) = config.store.url.redis() else {
         return Err(failed("store.url is a file of this machine: it needs no adopting; the server makes it"));
     };
-    let keys: Keys = keyfile::open(&config.store.key_files).map_err(failed)?;
+    let keys = server_keys(config)?;
     let ids = keys.all().map(ServerKey::id).collect();
     let options = parts::redis_options(config, address, ids, false).map_err(failed)?;
     let adopted =

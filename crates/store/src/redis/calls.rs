@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tempalias_alias::RowKey;
+use tempalias_alias::{Attempt, RowKey};
 
 use super::Core;
 use super::keys::bucket_of;
-use super::link::{Fault, Pipes};
+use super::link::Fault;
 use super::script::Script;
 use crate::StoreError;
 
@@ -55,15 +55,17 @@ impl Core {
         self.run_in(bucket_of(row), script, &[self.names.row(row), self.names.claims(row)], args).await
     }
 
-    /// The same, asked again while there is no answer, for what changes nothing the second time. The caller bounds
+    /// The same about one attempt, asked again while there is no answer, for what changes nothing the second time. The caller bounds
     /// it. In a longer outage there is no waiting.
     pub(super) async fn insist_on(
         &self,
         row: RowKey,
+        attempt: Option<Attempt>,
         script: &Script,
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        let keys = [self.names.row(row), self.names.claims(row)];
+        let mut keys = vec![self.names.row(row), self.names.claims(row)];
+        keys.extend(attempt.map(|attempt| self.names.judged(row, attempt)));
         loop {
             match self.try_in(bucket_of(row), script, &keys, args).await {
                 Err(fault) if fault.passes && self.link.is_back_soon() => tokio::time::sleep(PAUSE).await,
@@ -79,9 +81,9 @@ impl Core {
         keys: &[String],
         args: &[&[u8]],
     ) -> Result<Value, Fault> {
-        let (Pipes { all, waiting, marker }, generation) = self.link.pipes()?;
-        // What waits for replicas must wait on the connection that wrote.
-        let mut pipe = waiting.filter(|_| script.is_waited_for()).unwrap_or(all);
+        let (pipes, generation) = self.link.pipes()?;
+        let waiting = if script.is_waited_for() { pipes.waiting_for(bucket) } else { None };
+        let (mut pipe, marker) = (waiting.unwrap_or(pipes.all), pipes.marker);
         let mut all_keys = Vec::with_capacity(keys.len() + 1);
         all_keys.push(self.names.marker(bucket));
         all_keys.extend_from_slice(keys);

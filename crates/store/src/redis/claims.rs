@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use redis::{Value, cmd};
-use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey};
+use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey, UnixTime};
 
 use super::Core;
-use super::keys::OwnerText;
-use super::link::Pipes;
+use super::keys::{OwnerText, bucket_of};
 use super::reply::{Fields, claimed, outcome_word};
 use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
-use crate::{Claimed, Settlement, StoreError};
+use crate::{CALL_TIMEOUT, Claimed, Settlement, StoreError};
 
 /// How long a claim waits for replicas, where it does.
 const REPLICA_PATIENCE: Duration = Duration::from_millis(800);
+/// How late a claim may be carried out, by the store's clock: longer than anybody waits for it, and no longer than a
+/// node stops before its lease is over.
+const DEADLINE: Duration = CALL_TIMEOUT.saturating_add(Duration::from_millis(500));
+/// For how long the store remembers that an attempt was judged: a copy of the call that comes later is past its
+/// deadline.
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// Dead owners that one claim may meet, one after another. There is one, unless nodes die while it is asked.
 const MOST_DEAD: usize = 4;
 
@@ -36,9 +41,10 @@ impl Core {
         if !self.lease.may_send(owner) {
             return Err(StoreError::Failed("this node has lost its lease in the store".to_owned()));
         }
+        let deadline = self.now().plus(DEADLINE);
         let mut dead = Vec::new();
         loop {
-            let (claimed, whose) = self.ask_claim(request, &dead).await?;
+            let (claimed, whose) = self.ask_claim(request, &dead, deadline).await?;
             match whose {
                 Some(other) if other != owner && dead.len() < MOST_DEAD && self.is_dead(other).await? => {
                     dead.push(other);
@@ -66,12 +72,15 @@ impl Core {
         &self,
         request: &ClaimRequest,
         dead: &[Owner],
+        deadline: UnixTime,
     ) -> Result<(Claimed, Option<Owner>), StoreError> {
+        let deadline = deadline.millis().to_string();
         let sender = format!("{:016x}", u64::from_be_bytes(request.sender.0));
         let owner = OwnerText(request.attempt.owner).to_string();
         let number = format!("{:x}", request.attempt.number);
         let retention = RETENTION.as_millis().to_string();
         let retries = MAX_ATTEMPTS.to_string();
+        let remembered = REMEMBERED.as_millis().to_string();
         let dead: Vec<String> = dead.iter().map(|&owner| OwnerText(owner).to_string()).collect();
         let identified: &[u8] = if request.identified { b"1" } else { b"0" };
         let mut args: Vec<&[u8]> = vec![
@@ -82,9 +91,11 @@ impl Core {
             number.as_bytes(),
             retries.as_bytes(),
             retention.as_bytes(),
+            deadline.as_bytes(),
+            remembered.as_bytes(),
         ];
         args.extend(dead.iter().map(String::as_bytes));
-        claimed(self.insist_on(request.row, &CLAIM, &args).await?)
+        claimed(self.insist_on(request.row, Some(request.attempt), &CLAIM, &args).await?)
     }
 
     /// Whether the lease of `owner` has run out. It never holds again, so this stays true.
@@ -96,8 +107,8 @@ impl Core {
     /// Waits until as many replicas as configured have the claim. Fewer: it does not count.
     async fn replicate(&self, row: RowKey) -> Result<(), StoreError> {
         let wanted = self.options.wait_replicas;
-        let (Pipes { waiting, .. }, generation) = self.link.pipes()?;
-        let Some(mut waiting) = waiting else { return Ok(()) };
+        let (pipes, generation) = self.link.pipes()?;
+        let Some(mut waiting) = pipes.waiting_for(bucket_of(row)) else { return Ok(()) };
         let row = self.names.row(row);
         let answer = waiting.wait(&row, wanted, REPLICA_PATIENCE).await;
         match self.link.judge(generation, answer)? {
@@ -113,8 +124,10 @@ impl Core {
     async fn settle_one(&self, settlement: &Settlement) -> Result<(), StoreError> {
         let owner = OwnerText(settlement.attempt.owner).to_string();
         let number = format!("{:x}", settlement.attempt.number);
-        let args = [owner.as_bytes(), number.as_bytes(), outcome_word(settlement.outcome).as_bytes()];
-        self.insist_on(settlement.row, &SETTLE, &args).await.map(drop)
+        let remembered = REMEMBERED.as_millis().to_string();
+        let outcome = outcome_word(settlement.outcome).as_bytes();
+        let args = [owner.as_bytes(), number.as_bytes(), outcome, remembered.as_bytes()];
+        self.insist_on(settlement.row, Some(settlement.attempt), &SETTLE, &args).await.map(drop)
     }
 
     pub(super) async fn acknowledge(&self, delivered: &[(RowKey, Fingerprint)]) -> Result<(), StoreError> {

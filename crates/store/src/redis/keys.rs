@@ -1,6 +1,6 @@
 //! Names of keys. All keys of one alias share a hash tag, so that one script may touch them in a Cluster.
 
-use tempalias_alias::{ClientTag, Owner, RowKey};
+use tempalias_alias::{Attempt, ClientTag, Owner, RowKey};
 
 /// Buckets of aliases: enough for every master of a large Cluster to have some, few enough to look at all markers
 /// whenever a connection is made.
@@ -38,6 +38,12 @@ impl Names {
 
     pub(super) fn claims(&self, row: RowKey) -> String {
         self.in_bucket(bucket_of(row), &format!("claims:{row}"))
+    }
+
+    /// What is remembered of an attempt that was judged.
+    pub(super) fn judged(&self, row: RowKey, attempt: Attempt) -> String {
+        let Attempt { owner, number } = attempt;
+        self.in_bucket(bucket_of(row), &format!("judged:{row}:{}:{number:x}", OwnerText(owner)))
     }
 
     /// A rate limit. Each in a slot of its own: losing one only fills a bucket.

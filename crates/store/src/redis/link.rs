@@ -1,7 +1,8 @@
 //! The connection to the server, and the answers that come over it. A connection that is broken or mute is replaced
 //! while others wait for nothing: the client library gives up neither by itself (docs/decisions/018).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -167,6 +168,8 @@ pub(super) struct Link {
     is_cluster: bool,
     /// Told when a call has met a connection that is broken or mute.
     pub(super) trouble: Notify,
+    /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
+    pub(super) is_doubtful: AtomicBool,
 }
 
 struct State {
@@ -177,16 +180,41 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
+    /// What the log was last told that a server refused, and when.
+    complaint: Option<(StoreError, Instant)>,
 }
 
-/// What stands: one connection for all, and one for claims that wait for replicas, since a wait holds up whatever
-/// comes behind it on the same connection.
+impl State {
+    /// Tells the log what the server refuses, but not with every call.
+    fn complain(&mut self, error: &StoreError) {
+        let is_known =
+            |(told, when): &(StoreError, Instant)| told == error && when.elapsed() < COMPLAIN_EVERY;
+        if !self.complaint.as_ref().is_some_and(is_known) {
+            tracing::error!(%error, "the store refuses: mail is deferred");
+            self.complaint = Some((error.clone(), Instant::now()));
+        }
+    }
+}
+
+/// Between two log lines about the same refusal.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// What stands: one connection for all, and some for claims that wait for replicas.
 #[derive(Clone)]
 pub(super) struct Pipes {
     pub(super) all: Pipe,
-    pub(super) waiting: Option<Pipe>,
+    /// A wait holds up whatever comes behind it on the same connection.
+    pub(super) waiting: Arc<[Pipe]>,
     /// What every marker says.
-    pub(super) marker: String,
+    pub(super) marker: Arc<str>,
+}
+
+impl Pipes {
+    /// Where claims of this bucket wait for replicas, if they do: a wait is for what its own connection wrote.
+    pub(super) fn waiting_for(&self, bucket: u16) -> Option<Pipe> {
+        let count = self.waiting.len().max(1);
+        self.waiting.get(usize::from(bucket) % count).cloned()
+    }
 }
 
 /// Calls in a row that nobody answers, after which a Cluster's connections are made anew: one master that hangs must
@@ -203,8 +231,14 @@ impl Link {
             why_down: "not connected yet".to_owned(),
             unanswered: 0,
             down_since: Instant::now(),
+            complaint: None,
         };
-        Self { state: Mutex::new(state), is_cluster, trouble: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            is_cluster,
+            trouble: Notify::new(),
+            is_doubtful: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -256,6 +290,9 @@ impl Link {
             }
             Err(error) => error,
         };
+        if error.code() == Some("NOTOURS") {
+            self.is_doubtful.store(true, Ordering::Relaxed);
+        }
         let (error, suspicion) = fault(&error);
         let fault = Fault { passes: suspicion != Suspicion::None, error };
         let mut state = self.state();
@@ -265,6 +302,7 @@ impl Link {
         let is_suspicious = match suspicion {
             Suspicion::None => {
                 state.unanswered = 0;
+                state.complain(&fault.error);
                 false
             }
             Suspicion::Mute => {

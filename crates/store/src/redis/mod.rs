@@ -161,10 +161,7 @@ impl Redis {
     }
 
     pub(crate) fn now(&self) -> UnixTime {
-        match &self.core.options.clock {
-            Some(clock) => clock(),
-            None => self.core.lease.now().unwrap_or_else(|| crate::system_clock()()),
-        }
+        self.core.now()
     }
 
     pub(crate) async fn find(&self, keys: &[RowKey]) -> Result<Option<Found>, StoreError> {
@@ -228,6 +225,14 @@ fn node_number(name: &str) -> u64 {
 }
 
 impl Core {
+    /// The store's time, as this node knows it from its last renewal.
+    fn now(&self) -> UnixTime {
+        match &self.options.clock {
+            Some(clock) => clock(),
+            None => self.lease.now().unwrap_or_else(|| crate::system_clock()()),
+        }
+    }
+
     /// The time that scripts get; empty: their server's.
     fn given_time(&self) -> Vec<u8> {
         self.options.clock.as_ref().map(|clock| clock().millis().to_string()).unwrap_or_default().into_bytes()

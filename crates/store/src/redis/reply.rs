@@ -130,6 +130,7 @@ pub(super) fn claimed(answer: Value) -> Result<(Claimed, Option<Owner>), StoreEr
         "again" => Answer::Again,
         "granted" => Answer::Granted,
         "uncounted" => Answer::Uncounted,
+        "late" => return Err(StoreError::Failed("the claim took too long on its way".to_owned())),
         _ => return Err(nonsense()),
     };
     let used = fields.number()?;

@@ -41,7 +41,7 @@ impl Core {
             Change::FreeHeld => self.freeing(key).await?,
         };
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-        match first_word(self.insist_on(key, &CHANGE, &args).await?)?.as_str() {
+        match first_word(self.insist_on(key, None, &CHANGE, &args).await?)?.as_str() {
             "none" => Ok(None),
             _ => self.find_one(key).await,
         }

@@ -1,6 +1,7 @@
 //! The task behind a store: it connects, looks whether the server is what it must be, renews the lease, and begins
 //! again when a call meets trouble.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(600);
 /// Renewals between two looks at what kind of server it is: somebody may change its configuration.
 const LOOKS: u32 = 3;
 
+/// Connections for claims that wait for replicas: that many may wait at once.
+const WAITING: usize = 16;
 /// For how long a sealing key counts as needed without an alias.
 const OWN_KEY_NOTED: Duration = Duration::from_hours(24);
 
@@ -141,11 +144,13 @@ impl Core {
         }
         let marker = self.marker(&pipe, now).await?;
         self.note_own_key(&mut pipe, now).await?;
-        let waiting = match self.options.wait_replicas {
-            0 => None,
-            _ => Some(self.target.connect().await?),
-        };
-        Ok(Pipes { all: pipe, waiting, marker })
+        let mut waiting = Vec::new();
+        if self.options.wait_replicas > 0 {
+            for _ in 0..WAITING {
+                waiting.push(self.target.connect().await?);
+            }
+        }
+        Ok(Pipes { all: pipe, waiting: waiting.into(), marker: marker.into() })
     }
 
     /// Notes our sealing key for a day, before anything is sealed: a node that was given other keys by mistake must not
@@ -199,6 +204,9 @@ impl Core {
             tokio::select! {
                 () = self.link.trouble.notified() => return,
                 _ = timer.tick() => {}
+            }
+            if self.link.is_doubtful.swap(false, Ordering::Relaxed) {
+                return;
             }
             self.renew().await;
             looks += 1;

@@ -109,9 +109,9 @@ pub(crate) async fn a_batch_is_answered_in_order(mut world: World) {
 
 pub(crate) async fn refused_gives_back_only_what_is_clean(mut world: World) {
     let row = world.make(1, 3).await;
-    for outcome in [Outcome::Refused, Outcome::Unsent] {
-        assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
-        world.settle(row, 1, outcome).await;
+    for (attempt, outcome) in [(11, Outcome::Refused), (12, Outcome::Unsent)] {
+        assert_eq!(world.claim(row, 1, attempt).await, Answer::Granted);
+        world.settle(row, attempt, outcome).await;
         world.reopen();
         assert_eq!(world.used(row).await, 0, "{outcome:?}");
         assert!(world.found(row).await.ledger.kept.is_empty());

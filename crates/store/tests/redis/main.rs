@@ -7,6 +7,7 @@ mod fixture;
 mod nodes;
 mod outages;
 mod proxy;
+mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod start;

@@ -234,6 +234,31 @@ async fn a_lost_answer_is_asked_for_again_and_claims_once() {
     }
 }
 
+/// A copy of a claim that is carried out late, or after the end of its attempt, takes no use: nobody would settle it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_is_judged_once() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 1).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    assert_eq!(claim(&store, row, 2, 2).await, Answer::Busy);
+    settle(&store, row, 1, Outcome::Refused).await;
+    assert_eq!(claim(&store, row, 2, 2).await, Answer::Busy, "its sender was told so");
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Busy, "its end was settled");
+    // The settlement overtakes the claim.
+    settle(&store, row, 3, Outcome::Unsent).await;
+    assert_eq!(claim(&store, row, 3, 3).await, Answer::Busy);
+    assert_eq!(used(&store, row).await, 0);
+    // And a server that wakes finds claims that nobody waits for any more.
+    server.signal("STOP");
+    assert!(try_claim(&store, row, 4, 4).await.is_err());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.signal("CONT");
+    until_found(&store, row).await;
+    assert_eq!(used(&store, row).await, 0);
+    assert_eq!(claim(&store, row, 5, 5).await, Answer::Granted);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_has_forgotten_the_scripts_is_told_again() {
     let server = Server::start(&[]);

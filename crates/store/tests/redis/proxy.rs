@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use tempalias_store::RedisAddress;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,8 @@ struct State {
     /// The server's answers that may still pass; after that the connection is cut, before the next.
     answers_left: AtomicU64,
     connections: AtomicU64,
+    /// Where new connections go.
+    port: AtomicU16,
 }
 
 pub(crate) struct Proxy {
@@ -30,7 +32,11 @@ impl Proxy {
     pub(crate) async fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { answers_left: AtomicU64::new(u64::MAX), ..State::default() });
+        let state = Arc::new(State {
+            answers_left: AtomicU64::new(u64::MAX),
+            port: AtomicU16::new(port),
+            ..State::default()
+        });
         let (cut, _) = watch::channel(0);
         let (shared, cuts) = (state.clone(), cut.clone());
         tokio::spawn(async move {
@@ -38,6 +44,7 @@ impl Proxy {
                 shared.connections.fetch_add(1, Ordering::SeqCst);
                 let (shared, mut cuts) = (shared.clone(), cuts.subscribe());
                 tokio::spawn(async move {
+                    let port = shared.port.load(Ordering::SeqCst);
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     tokio::select! {
                         () = pass(client, server, &shared) => {}
@@ -51,6 +58,16 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> RedisAddress {
         format!("redis://{}", self.address).parse().unwrap()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on the name leads elsewhere; what stands is cut.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.state.port.store(port, Ordering::SeqCst);
+        self.cut();
     }
 
     /// Connections so far.

@@ -13,10 +13,21 @@ use tempalias_store::RedisAddress;
 /// Longest that a server may take to do what a test waits for, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The folder of the programs that `tests/install` unpacks, or wherever the system has them.
-fn program(name: &str) -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/redis/usr/bin").join(name);
-    if unpacked.exists() { unpacked } else { name.into() }
+/// A program of Redis: as `tests/install` unpacks it, with the libraries that it brings; otherwise the system's.
+/// `REDIS_SERVER` names another server to try: a Valkey, say.
+fn program(name: &str) -> Command {
+    if let (Some(server), "redis-server") = (std::env::var_os("REDIS_SERVER"), name) {
+        return Command::new(server);
+    }
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/redis/usr");
+    let path = unpacked.join("bin").join(name);
+    if !path.exists() {
+        return Command::new(name);
+    }
+    let mut command = Command::new(path);
+    let libraries = unpacked.join("lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    command.env("LD_LIBRARY_PATH", libraries);
+    command
 }
 
 /// Runs a server; its shell kills it when our end of the pipe is gone.
@@ -103,7 +114,7 @@ impl Server {
 
     /// What redis-cli prints for a command.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
-        let mut cli = Command::new(program("redis-cli"));
+        let mut cli = program("redis-cli");
         match self.port {
             Some(port) => cli.arg("-p").arg(port.to_string()),
             None => cli.arg("-s").arg(self.socket()),
@@ -163,8 +174,10 @@ fn run(
     options: &[String],
     environment: &[(String, String)],
 ) -> (Child, u32) {
+    let server = program("redis-server");
     let mut shell = Command::new("sh");
-    shell.args(["-c", KEEPER, "keeper"]).arg(program("redis-server")).current_dir(folder);
+    shell.args(["-c", KEEPER, "keeper"]).arg(server.get_program()).current_dir(folder);
+    shell.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell.args(["--dir", ".", "--save", "", "--port"]).arg(port.unwrap_or(0).to_string());
     shell.args(["--bind", "127.0.0.1", "--unixsocket", "s", "--logfile", "log"]).args(options);
     shell.envs(environment.iter().cloned());
@@ -216,7 +229,7 @@ impl Cluster {
             })
             .collect();
         let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
-        let made = Command::new(program("redis-cli"))
+        let made = program("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
             .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])

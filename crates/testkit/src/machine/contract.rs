@@ -29,7 +29,7 @@ enum Dot {
 /// Watches one session.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one session, not a state")]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// Replies that the sender has yet to get.
     owes: u32,
     closed: bool,
@@ -71,7 +71,7 @@ struct RowTruth {
 
 /// What is fed, as far as the contract cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fed {
+pub(crate) enum Fed {
     /// Something that earns a reply.
     Command { fresh: bool },
     /// Octets of a message.
@@ -83,7 +83,7 @@ pub(super) enum Fed {
 }
 
 impl Watch {
-    pub(super) fn before(&mut self, fed: Fed) -> Result<(), String> {
+    pub(crate) fn before(&mut self, fed: Fed) -> Result<(), String> {
         check(!self.closed, "an event after the end")?;
         self.fresh = fed == Fed::Command { fresh: true };
         self.unasked = fed == Fed::Unasked;
@@ -92,7 +92,7 @@ impl Watch {
     }
 
     /// `was` is what the session waited for before.
-    pub(super) fn after(
+    pub(crate) fn after(
         &mut self,
         fed: Fed,
         was: Awaits,
@@ -215,7 +215,7 @@ impl Watch {
         check(right, &format!("settles as {outcome:?} when the dot is {:?}", self.dot))
     }
 
-    pub(super) fn claimed(&mut self, claimed: &[Claimed], truth: &mut Truth) {
+    pub(crate) fn claimed(&mut self, claimed: &[Claimed], truth: &mut Truth) {
         for (request, claimed) in self.requests.iter().zip(claimed) {
             if claimed.answer == Answer::Granted {
                 *truth.row(request.row).granted.entry(request.fingerprint.0).or_default() += 1;
@@ -230,20 +230,20 @@ impl Watch {
         self.answers = Some(claimed.iter().map(|claimed| claimed.answer).collect());
     }
 
-    pub(super) fn is_past_dot(&self) -> bool {
+    pub(crate) fn is_past_dot(&self) -> bool {
         self.past_dot
     }
 
-    pub(super) fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.connected = true;
     }
 
-    pub(super) fn reserved(&mut self) {
+    pub(crate) fn reserved(&mut self) {
         self.holds_memory = true;
     }
 
     /// From now on the next hop may have the message.
-    pub(super) fn dot_may_have_left(&mut self, truth: &mut Truth) {
+    pub(crate) fn dot_may_have_left(&mut self, truth: &mut Truth) {
         self.dot = Dot::Possible;
         for (row, message) in self.messages() {
             let row = truth.row(row);
@@ -252,7 +252,7 @@ impl Watch {
     }
 
     /// The next hop's answer to our dot was heard.
-    pub(super) fn judged(&mut self, code: u16, truth: &mut Truth) {
+    pub(crate) fn judged(&mut self, code: u16, truth: &mut Truth) {
         match code / 100 {
             2 => {
                 self.dot = Dot::Accepted;
@@ -337,7 +337,7 @@ impl Truth {
 }
 
 /// Whether it is answered by an event.
-pub(super) fn asks(effect: &Effect) -> bool {
+pub(crate) fn asks(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Find(_)

@@ -5,7 +5,7 @@ use tempalias_relay::{Effect, Event};
 
 use crate::text::show;
 
-pub(super) fn event(event: &Event<'_>) -> String {
+pub(crate) fn event(event: &Event<'_>) -> String {
     match event {
         Event::Line { text, more, fresh } => format!("Line {:?} more={more} fresh={fresh}", show(text)),
         Event::Body { chunk, held } => format!("Body of {} octets, held={held}", chunk.len()),
@@ -14,7 +14,7 @@ pub(super) fn event(event: &Event<'_>) -> String {
     }
 }
 
-pub(super) fn effect(effect: &Effect) -> String {
+pub(crate) fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Reply(reply) => format!("Reply {reply}"),
         Effect::Say(commands) => format!("Say {}", show(commands)),

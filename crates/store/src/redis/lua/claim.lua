@@ -1,6 +1,14 @@
--- Whether a message may be sent now: the rules and the order of alias::Ledger::claim. KEYS: marker, row, claims.
--- ARGV: 3 fingerprint, 4 whether the message has an id, 5 sender, 6 owner and 7 number of the attempt, 8 most
--- retries, 9 for how long a claim is kept, from 10 on the owners that are known to be dead.
+-- Whether a message may be sent now: the rules and the order of alias::Ledger::claim. KEYS: marker, row, claims, and
+-- what is remembered of this attempt. ARGV: 3 fingerprint, 4 whether the message has an id, 5 sender, 6 owner and 7
+-- number of the attempt, 8 most retries, 9 for how long a claim is kept, 10 until when anybody waits for the answer,
+-- 11 for how long an attempt is remembered, from 12 on the owners that are known to be dead.
+--
+-- An attempt is judged once (docs/decisions/024). This call may have been under way for long, or be the second copy of
+-- one that was answered: what it took then, nobody would ever settle.
+if now > tonumber(ARGV[10]) then return {text(now), 'late', '0'} end
+local round = #ARGV - 11
+local judged = tonumber(redis.call('GET', KEYS[4]) or -1) >= round
+redis.call('SET', KEYS[4], round, 'PX', ARGV[11])
 local row = read_row(KEYS[2])
 if not row then return {text(now), 'over', '0'} end
 local live = read_claims(KEYS[3])
@@ -12,7 +20,7 @@ local function say(answer, whose)
 end
 
 local dead = {}
-for i = 10, #ARGV do dead[ARGV[i]] = true end
+for i = 12, #ARGV do dead[ARGV[i]] = true end
 
 local function write(state, clean, retries)
   write_claim(KEYS[3], live, fingerprint, {
@@ -32,6 +40,7 @@ end
 if row.s ~= '0' then return say('over') end
 if kept then
   if kept.retries >= tonumber(ARGV[8]) then return say('over') end
+  if judged then return say('busy') end
   write('F', false, kept.retries + 1)
   return say('again')
 end
@@ -39,6 +48,7 @@ local from, till = tonumber(row.f), tonumber(row.t)
 if (from and now < from) or (till and now >= till) then return say('over') end
 if row.m == '' then return say('uncounted') end
 if has_free_use(row) then
+  if judged then return say('busy') end
   row.u = redis.call('HINCRBY', KEYS[2], 'u', 1)
   write('F', true, 0)
   return say('granted')

@@ -1,5 +1,6 @@
--- How an attempt ended: the table of alias::Kept::settle. KEYS: marker, row, claims. ARGV: 3 owner and 4 number of
--- the attempt, 5 outcome. What is stale or unknown changes nothing.
+-- How an attempt ended: the table of alias::Kept::settle. KEYS: marker, row, claims, and what is remembered of this
+-- attempt. ARGV: 3 owner and 4 number of the attempt, 5 outcome, 6 for how long an attempt is remembered. What is stale
+-- or unknown changes nothing; and a claim of it that is still under way must take nothing any more.
 local row = read_row(KEYS[2])
 if not row then return 'unknown' end
 local live, outcome = read_claims(KEYS[3]), ARGV[5]
@@ -31,4 +32,5 @@ for fingerprint, claim in pairs(live) do
     return 'kept'
   end
 end
+redis.call('SET', KEYS[4], 99, 'PX', ARGV[6])
 return 'unknown'

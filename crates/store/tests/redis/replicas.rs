@@ -1,0 +1,186 @@
+//! Claims that wait for replicas, and what a failover loses without.
+
+use tempalias_alias::Answer;
+use tempalias_store::{RedisOptions, Store};
+
+use crate::fixture::{claim, key, make, options, serving, try_claim, until, used};
+use crate::proxy::Proxy;
+use crate::servers::{Cluster, Server, free_port};
+
+async fn waiting(server: &Server, replicas: u32) -> Store {
+    serving(RedisOptions { wait_replicas: replicas, ..options(&server.address(), true) }).await
+}
+
+fn replica_of(master: &Server) -> Server {
+    let port = master.port().to_string();
+    let options = ["--replicaof", &format!("127.0.0.1 {port}"), "--repl-diskless-sync-delay", "0"];
+    let replica = Server::on_port(free_port(), &options);
+    crate::servers::wait_for("the replica follows", || {
+        replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    replica
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_no_replica_has_does_not_count() {
+    let master = Server::on_port(free_port(), &[]);
+    let replica = replica_of(&master);
+    let store = waiting(&master, 1).await;
+    let row = make(&store, 1, 5).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    assert_eq!(replica.cli(&["HGET", &format!("test:{{b004}}:row:{row}"), "u"]), "1");
+    replica.signal("STOP");
+    let error = try_claim(&store, row, 2, 2).await.unwrap_err();
+    assert!(error.to_string().contains("fewer than 1 replicas"), "{error}");
+    // Others go on meanwhile: only claims wait.
+    assert_eq!(used(&store, row).await, 2);
+    replica.signal("CONT");
+    until("it counts again", || async { try_claim(&store, row, 2, 2).await == Ok(Answer::Granted) }).await;
+    assert_eq!(used(&store, row).await, 2, "the same claim, asked for again");
+}
+
+/// With a wait for one replica, no claim that was granted is lost when its master dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_no_claim_that_was_waited_for() {
+    let mut cluster = Cluster::start(3, 1);
+    let options = RedisOptions { wait_replicas: 1, ..options(&cluster.address(), true) };
+    let store = serving(options).await;
+    let mut rows = Vec::new();
+    for number in 0..60 {
+        rows.push(make(&store, number, 200).await);
+    }
+    let claiming: Vec<_> = rows
+        .iter()
+        .map(|&row| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut granted = 0_u32;
+                for message in 0..=255 {
+                    match try_claim(&store, row, message, u64::from(message)).await {
+                        Ok(Answer::Granted) => granted += 1,
+                        Ok(_) => {}
+                        Err(_) => break,
+                    }
+                }
+                granted
+            })
+        })
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    cluster.nodes[master].kill();
+    let mut granted = Vec::new();
+    for task in claiming {
+        granted.push(task.await.unwrap());
+    }
+    assert!(granted.iter().sum::<u32>() > 100, "claims were under way: {granted:?}");
+    for (number, granted) in (0..60).zip(granted) {
+        let used = used(&store, key(number)).await;
+        assert!(used >= granted, "{granted} claims were granted for alias {number}, and {used} are left");
+    }
+}
+
+/// What a failover costs, for docs/operating.md: claims that were granted and are gone once the replica has taken over.
+/// `cargo test -p tempalias-store --test redis what_a_failover_costs -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, not a test"]
+async fn what_a_failover_costs() {
+    println!(
+        "replica cut off for | wait_replicas | min-replicas | granted | lost | most for one alias | claims/s"
+    );
+    for (behind, wait, min_replicas) in
+        [(0, 0, 0), (1, 0, 0), (5, 0, 0), (20, 0, 0), (1, 0, 1), (5, 0, 1), (20, 0, 1), (0, 1, 0), (5, 1, 0)]
+    {
+        let cost = failover(behind, wait, min_replicas).await;
+        println!(
+            "{behind:>18}s | {wait:>13} | {min_replicas:>12} | {:>7} | {:>4} | {:>18} | {:>8}",
+            cost.granted, cost.lost, cost.most, cost.rate
+        );
+    }
+}
+
+struct Cost {
+    granted: u32,
+    lost: u32,
+    most: u32,
+    /// Claims granted a second, before anything was cut.
+    rate: u32,
+}
+
+/// One alias is claimed as fast as it goes, and 63 others fifty times a second. Then the replica is cut off, a while later
+/// the master dies, and the name leads to the replica.
+async fn failover(behind: u64, wait: u32, min_replicas: u32) -> Cost {
+    let least = min_replicas.to_string();
+    let durable = ["--appendonly", "yes", "--min-replicas-to-write", &least, "--min-replicas-max-lag", "2"];
+    let mut master = Server::on_port(free_port(), &durable);
+    let replication = Proxy::before(master.port()).await;
+    let replica = replica_through(&replication);
+    let name = Proxy::before(master.port()).await;
+    let options = RedisOptions { wait_replicas: wait, ..options(&name.address(), true) };
+    let store = serving(options).await;
+    for number in 0..64 {
+        make(&store, number, 1_000_000).await;
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let claiming: Vec<_> =
+        (0..64_u8).map(|number| tokio::spawn(claim_until(store.clone(), number, stopped.clone()))).collect();
+    let second = std::time::Duration::from_secs(1);
+    tokio::time::sleep(2 * second).await;
+    let mut before = 0;
+    for number in 0..64 {
+        before += used(&store, key(number)).await;
+    }
+    if behind > 0 {
+        replication.mute(true);
+        tokio::time::sleep(std::time::Duration::from_secs(behind)).await;
+    }
+    master.kill();
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    name.lead_to(replica.port());
+    until("the store is back", || async { store.check().await.is_ready() }).await;
+    tokio::time::sleep(second).await;
+    stop.send_replace(true);
+    let mut cost = Cost { granted: 0, lost: 0, most: 0, rate: before / 2 };
+    for (number, task) in (0..64).zip(claiming) {
+        let granted = task.await.unwrap();
+        let gone = granted.saturating_sub(used(&store, key(number)).await);
+        cost = Cost {
+            granted: cost.granted + granted,
+            lost: cost.lost + gone,
+            most: cost.most.max(gone),
+            ..cost
+        };
+    }
+    cost
+}
+
+fn replica_through(proxy: &Proxy) -> Server {
+    let port = proxy.port().to_string();
+    let options = ["--replicaof", &format!("127.0.0.1 {port}"), "--repl-diskless-sync-delay", "0"];
+    let replica = Server::on_port(free_port(), &options);
+    crate::servers::wait_for("the replica follows", || {
+        replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    replica
+}
+
+/// How many claims were granted.
+async fn claim_until(store: Store, number: u8, stopped: tokio::sync::watch::Receiver<bool>) -> u32 {
+    let (mut granted, mut attempt) = (0, 0_u64);
+    while !*stopped.borrow() {
+        attempt += 1;
+        let mut request = crate::fixture::request(&store, key(number), 0, attempt);
+        request.fingerprint.0[..8].copy_from_slice(&attempt.to_be_bytes());
+        let answer = store.claim(vec![request]).await;
+        if answer.is_ok_and(|claimed| claimed[0].answer == Answer::Granted) {
+            granted += 1;
+            // A claim that stays would make the alias's list of them ever longer: it is delivered and acknowledged.
+            crate::fixture::settle(&store, key(number), attempt, tempalias_alias::Outcome::Delivered).await;
+            drop(store.acknowledge(vec![(key(number), request.fingerprint)]).await);
+        }
+        if number > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    granted
+}

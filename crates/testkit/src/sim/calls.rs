@@ -1,0 +1,347 @@
+//! Calls to the store, on their way there and back, and settling in the background.
+//!
+//! Stands for `store/src/embedded/mod.rs` (one queue in order; what nobody waits for any longer is skipped, but for
+//! settlements), for a client of a shared store (calls and answers get lost, late, doubled, in any order), and for
+//! `mail/src/claims.rs` (settling goes on until the store has heard, with growing pauses, at most 120 times).
+
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, Owner, RowKey, Settled};
+use tempalias_relay::{Claimed, Event, Found};
+
+use super::link::Answered;
+use super::plan::SECOND;
+use super::queue::Time;
+use super::sabotage::Sabotage;
+use super::tally::Seen;
+use super::world::{Happening, World};
+
+/// `store::CALL_TIMEOUT`.
+const CALL_TIMEOUT: Time = 2 * SECOND;
+/// As in `mail/src/claims.rs`.
+const FIRST_PAUSE: Time = 100;
+const LONGEST_PAUSE: Time = 5 * SECOND;
+const TRIES: u32 = 120;
+
+pub(super) type Settlements = Vec<(RowKey, Attempt, Outcome)>;
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) node: usize,
+    start: u32,
+    from: Caller,
+    what: Asked,
+    answer: Option<Said>,
+    /// Answered or timed out: nobody waits any more.
+    over: bool,
+    deadline: Time,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Caller {
+    Session {
+        link: usize,
+        ask: u32,
+    },
+    Task(usize),
+    /// Nobody waits for the answer.
+    Nobody,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    Find(usize),
+    Claim(Vec<ClaimRequest>),
+    Settle(Settlements),
+    Acknowledge(Vec<(RowKey, Fingerprint)>),
+}
+
+#[derive(Debug)]
+enum Said {
+    Found(Box<Found>),
+    Claimed(Vec<Claimed>),
+    Settled,
+    Failed,
+}
+
+/// Settling that goes on without its session.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) node: usize,
+    start: u32,
+    settlements: Settlements,
+    tries: u32,
+    pause: Time,
+    /// The session that waits for it.
+    pub(super) waiter: Option<(usize, u32)>,
+    pub(super) done: bool,
+}
+
+impl World {
+    // === There.
+
+    pub(super) fn asks_store(&mut self, link: usize, ask: u32, what: Asked) {
+        let node = self.links[link].node;
+        self.call(node, Caller::Session { link, ask }, what);
+    }
+
+    pub(super) fn acknowledges(&mut self, node: usize, delivered: Vec<(RowKey, Fingerprint)>) {
+        self.call(node, Caller::Nobody, Asked::Acknowledge(delivered));
+    }
+
+    fn call(&mut self, node: usize, from: Caller, what: Asked) {
+        let (start, deadline) = (self.nodes[node].start, self.now + CALL_TIMEOUT);
+        let call = self.calls.len();
+        self.calls.push(Call { node, start, from, what, answer: None, over: false, deadline });
+        let delay = self.call_delay();
+        if !self.store.is_shared() {
+            // In order. The store is on the same machine: no call is lost.
+            self.store_busy = self.store_busy.max(self.now + delay);
+            if self.store_busy > deadline {
+                self.queue.plan(deadline, Happening::TimedOut { call });
+            }
+            self.queue.plan(self.store_busy, Happening::Executes { call });
+            return;
+        }
+        let lost = self.nodes[node].parted || self.random.permille(self.plan.lose_call);
+        if lost {
+            self.saw(Seen::CallsLost);
+        } else {
+            self.plan_in(delay, Happening::Executes { call });
+        }
+        if self.random.permille(self.plan.twice) && !lost {
+            self.saw(Seen::CallsTwice);
+            let late = self.random.pick([0, 100, 5 * SECOND, 90 * SECOND]);
+            self.plan_in(delay + late, Happening::Executes { call });
+        }
+        if lost || self.now + delay > deadline {
+            self.queue.plan(deadline, Happening::TimedOut { call });
+        }
+    }
+
+    fn call_delay(&mut self) -> Time {
+        if self.random.permille(self.plan.delay) {
+            return self.random.pick([500, 1900, 2100, 4100, 30 * SECOND]);
+        }
+        self.random.between(1, 5)
+    }
+
+    /// The store does what it was asked to.
+    pub(super) fn executes(&mut self, call: usize) {
+        let Call { node, start, deadline, over, .. } = self.calls[call];
+        let shared = self.store.is_shared();
+        let settles = matches!(self.calls[call].what, Asked::Settle(_) | Asked::Acknowledge(_));
+        let is_dead = !self.nodes[node].up || self.nodes[node].start != start;
+        if !shared && (is_dead || (over && !settles)) {
+            return;
+        }
+        if self.store.down {
+            self.saw(Seen::CallsLost);
+            // Down may mean: refuses at once.
+            if self.random.permille(500) && !over {
+                self.calls[call].answer.get_or_insert(Said::Failed);
+                self.plan_in(1, Happening::Answered { call });
+            } else {
+                self.queue.plan(deadline.max(self.now), Happening::TimedOut { call });
+            }
+            return;
+        }
+        let what = self.calls[call].what.clone();
+        let answer = match what {
+            Asked::Find(row) => self.finds(call, row),
+            Asked::Claim(requests) => self.claims(call, &requests),
+            Asked::Settle(settlements) => {
+                for settlement in settlements {
+                    self.settles_one(settlement);
+                }
+                Said::Settled
+            }
+            Asked::Acknowledge(delivered) => {
+                for (row, message) in delivered {
+                    self.forgets(row, message);
+                }
+                Said::Settled
+            }
+        };
+        if over || self.calls[call].answer.is_some() {
+            return;
+        }
+        self.calls[call].answer = Some(answer);
+        let delay = if shared { self.call_delay() } else { 0 };
+        let lost = shared && (self.nodes[node].parted || self.random.permille(self.plan.lose_answer));
+        if lost {
+            self.saw(Seen::AnswersLost);
+        } else {
+            self.plan_in(delay, Happening::Answered { call });
+        }
+        if lost || self.now + delay > deadline {
+            self.queue.plan(deadline.max(self.now), Happening::TimedOut { call });
+        }
+    }
+
+    /// The connection that still waits for this call.
+    fn asker(&self, call: usize) -> Option<usize> {
+        match self.calls[call].from {
+            Caller::Session { link, ask } if self.links[link].awaits(ask) => Some(link),
+            _ => None,
+        }
+    }
+
+    fn finds(&mut self, call: usize, row: usize) -> Said {
+        let now = self.store.time(self.now);
+        let mut ledger = self.store.rows[row].ledger.clone();
+        if let Some(link) = self.asker(call) {
+            self.looks(link, row);
+        }
+        if self.sabotage == Some(Sabotage::RcptHidesAlready) {
+            // What is held stays held; only whom it is held for is not known.
+            ledger.kept.iter_mut().for_each(|kept| kept.sender.0 = [0xff; 8]);
+        }
+        let alias = &self.fixture.aliases[row];
+        Said::Found(Box::new(Found { row: alias.row, ledger, sealed: alias.sealed.clone(), now }))
+    }
+
+    fn claims(&mut self, call: usize, requests: &[ClaimRequest]) -> Said {
+        let dead = requests.iter().any(|request| !self.store.is_alive(request.attempt.owner, self.now));
+        if dead {
+            self.saw(Seen::DeadOwner);
+            return Said::Failed;
+        }
+        let mut answers = vec![];
+        for request in requests {
+            let luck = self.random.next();
+            let judged = self.store.claim(request, self.now, luck);
+            self.claimed(request, &judged);
+            if let Some(link) = self.asker(call) {
+                self.sees_claim(link, request);
+            }
+            answers.push(Claimed { answer: judged.answer, limits: judged.limits, used: judged.used });
+        }
+        Said::Claimed(answers)
+    }
+
+    fn settles_one(&mut self, (row, attempt, outcome): (RowKey, Attempt, Outcome)) {
+        let luck = self.random.next();
+        let settled = self.store.settle(row, attempt, outcome, self.now, luck);
+        let seen = match (outcome, settled) {
+            (_, None | Some(Settled::Stale)) => return,
+            (Outcome::Delivered, _) => Seen::SettledDelivered,
+            (_, Some(Settled::Keep(_))) => Seen::InDoubt,
+            (_, Some(Settled::Spend)) => Seen::SpentByRefusal,
+            (_, Some(Settled::GiveBack)) => Seen::GivenBack,
+        };
+        self.note(|_| format!("store: attempt {:x} is {outcome:?}: {}", attempt.number, seen.text()));
+        self.saw(seen);
+        if outcome == Outcome::Delivered {
+            self.truth.settled(attempt);
+        }
+    }
+
+    fn forgets(&mut self, row: RowKey, message: Fingerprint) {
+        if self.store.acknowledge(row, message) {
+            self.saw(Seen::Acknowledged);
+            self.note(|_| format!("store: message {:02x} is acknowledged", message.0[0]));
+        }
+    }
+
+    // === And back.
+
+    pub(super) fn answered(&mut self, call: usize) {
+        if !self.is_awaited(call) {
+            return;
+        }
+        let Some(answer) = self.calls[call].answer.take() else { return };
+        match (self.calls[call].from, answer) {
+            (Caller::Task(task), Said::Settled) => self.is_settled(task),
+            (Caller::Task(task), _) => self.settles_later(task),
+            (Caller::Session { link, ask }, answer) => {
+                let answered = match answer {
+                    Said::Found(found) => Answered::Event(Event::Found(Ok(Some(*found)))),
+                    Said::Claimed(claimed) => Answered::Claimed(claimed),
+                    Said::Settled | Said::Failed => Answered::StoreDown,
+                };
+                self.answers(link, ask, answered);
+            }
+            (Caller::Nobody, _) => {}
+        }
+    }
+
+    pub(super) fn timed_out(&mut self, call: usize) {
+        if !self.is_awaited(call) {
+            return;
+        }
+        self.saw(Seen::CallsTimedOut);
+        match self.calls[call].from {
+            Caller::Task(task) => self.settles_later(task),
+            Caller::Session { link, ask } => self.answers(link, ask, Answered::StoreDown),
+            Caller::Nobody => {}
+        }
+    }
+
+    /// Whether anybody still waits for this call; from now on nobody does.
+    fn is_awaited(&mut self, call: usize) -> bool {
+        let it = &mut self.calls[call];
+        let node = &self.nodes[it.node];
+        let awaited = !it.over && node.up && node.start == it.start;
+        it.over = true;
+        awaited
+    }
+
+    // === Settling.
+
+    /// Settles in the background; the number of the task.
+    pub(super) fn settle(&mut self, node: usize, settlements: Settlements) -> usize {
+        let start = self.nodes[node].start;
+        let task = self.tasks.len();
+        let it = Task { node, start, settlements, tries: 0, pause: FIRST_PAUSE, waiter: None, done: false };
+        self.tasks.push(it);
+        self.settles(task);
+        task
+    }
+
+    pub(super) fn settles(&mut self, task: usize) {
+        let Task { node, start, done, .. } = self.tasks[task];
+        if done || self.nodes[node].start != start {
+            return;
+        }
+        let settlements = self.tasks[task].settlements.clone();
+        self.call(node, Caller::Task(task), Asked::Settle(settlements));
+    }
+
+    fn settles_later(&mut self, task: usize) {
+        let it = &mut self.tasks[task];
+        it.tries += 1;
+        if it.tries >= TRIES {
+            let attempts: Vec<Attempt> = it.settlements.iter().map(|(_, attempt, _)| *attempt).collect();
+            self.truth.abandoned.extend(attempts);
+            self.saw(Seen::SettlingAbandoned);
+            self.is_settled(task);
+            return;
+        }
+        let pause = it.pause;
+        it.pause = (pause * 2).min(LONGEST_PAUSE);
+        self.plan_in(pause, Happening::Retries { task });
+    }
+
+    fn is_settled(&mut self, task: usize) {
+        self.tasks[task].done = true;
+        if let Some((link, ask)) = self.tasks[task].waiter {
+            self.answers(link, ask, Answered::Event(Event::Settled));
+        }
+    }
+}
+
+/// Which of the store's answers this is, in the tally.
+pub(super) fn seen(answer: Answer) -> Seen {
+    match answer {
+        Answer::Already => Seen::Already,
+        Answer::Busy => Seen::Busy,
+        Answer::Over => Seen::Over,
+        Answer::Again => Seen::Again,
+        Answer::Granted => Seen::Granted,
+        Answer::Uncounted => Seen::Uncounted,
+    }
+}
+
+/// Which node an owner is.
+pub(super) fn node_of(owner: Owner) -> u64 {
+    owner.node
+}

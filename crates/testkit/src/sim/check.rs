@@ -1,0 +1,84 @@
+//! What must hold once a run has come to rest and every sender's queue is drained.
+
+use tempalias_alias::KeptState;
+
+use super::senders::Fate;
+use super::store::{End, Row};
+use super::world::World;
+
+impl World {
+    pub(super) fn check(&mut self) {
+        if self.broken.is_some() {
+            return;
+        }
+        if let Err(broken) = self.check_queues().and_then(|()| self.check_rows()) {
+            self.breaks(broken);
+        }
+    }
+
+    fn check_queues(&self) -> Result<(), String> {
+        let waits = self.entries.iter().position(|entry| entry.waiting().next().is_some());
+        waits.map_or(Ok(()), |entry| Err(format!("entry {entry} still waits in its sender's queue")))
+    }
+
+    fn check_rows(&self) -> Result<(), String> {
+        let rows = self.store.rows.iter().enumerate();
+        rows.filter(|(_, row)| row.most > 0).try_for_each(|(at, row)| {
+            self.check_limit(at, row)?;
+            check_counter(at, row)?;
+            (0..row.grants.len()).try_for_each(|grant| self.check_grant(at, row, grant))
+        })
+    }
+
+    /// P2: never more than N. An owner who frees held uses may get more, as the page says.
+    fn check_limit(&self, at: usize, row: &Row) -> Result<(), String> {
+        if row.grants.iter().any(|grant| grant.end == End::Freed) {
+            return Ok(());
+        }
+        let accepted = self.truth.parts.iter().filter(|part| part.accepted && part.row == at);
+        let mut messages: Vec<(usize, Option<usize>)> =
+            accepted.map(|part| (part.content, part.grant)).collect();
+        messages.sort_unstable();
+        messages.dedup();
+        let (many, most) = (messages.len(), row.most as usize);
+        if many > most { Err(format!("P2: alias {at}: {many} messages for {most} uses")) } else { Ok(()) }
+    }
+
+    /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
+    /// come back for it or was refused.
+    fn check_grant(&self, at: usize, row: &Row, number: usize) -> Result<(), String> {
+        let grant = &row.grants[number];
+        let given = self.truth.parts.iter().any(|part| part.row == at && part.grant == Some(number));
+        let kept = row.ledger.kept.iter().find(|kept| kept.fingerprint == grant.message);
+        if let Some(kept) = kept.filter(|_| grant.end == End::Open)
+            && kept.state == KeptState::InFlight
+            && self.store.is_alive(kept.attempt.owner, self.now)
+            && !self.truth.abandoned.contains(&kept.attempt)
+            // A clock that is set back makes leases longer, those of the dead too.
+            && !self.truth.clock_jumped
+        {
+            return Err(format!("P3: alias {at}: a use is in flight for ever"));
+        }
+        if given || grant.end != End::Open {
+            return match grant.end {
+                End::Acknowledged if !given => Err(format!("alias {at}: acknowledged what was never sent")),
+                _ => Ok(()),
+            };
+        }
+        let content = self.truth.content(at, grant.message);
+        let entries = self.entries.iter().filter(|entry| Some(entry.content) == content);
+        let mut fates = entries.flat_map(|entry| &entry.rcpts).filter(|rcpt| rcpt.row == at);
+        if fates.all(|rcpt| rcpt.fate == Fate::Delivered) {
+            return Err(format!("P3: alias {at}: a use was burnt although its sender came back"));
+        }
+        Ok(())
+    }
+}
+
+/// The counter is what was granted and not given back.
+fn check_counter(at: usize, row: &Row) -> Result<(), String> {
+    let back = [End::GivenBack, End::Freed];
+    let stands = row.grants.iter().filter(|grant| !back.contains(&grant.end)).count();
+    let used = row.ledger.used as usize;
+    if used == stands { Ok(()) } else { Err(format!("alias {at}: {used} uses counted, {stands} granted")) }
+}

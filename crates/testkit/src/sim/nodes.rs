@@ -1,0 +1,230 @@
+//! Nodes: they are killed, stopped, cut off from the store, and start again; and what befalls the store.
+//!
+//! A node that cannot renew its lease in time is dead to the others, and knows it: it draws a new boot, and its old
+//! sessions can neither claim nor send a dot any more (`Peer.owner`, `Store::may_send`).
+
+use tempalias_alias::Owner;
+
+use super::leases::{LEASE, RENEW};
+use super::plan::{DAY, HOUR, MINUTE, SECOND};
+use super::queue::Time;
+use super::store::Act;
+use super::tally::Seen;
+use super::world::{Happening, World};
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) up: bool,
+    pub(super) owner: Owner,
+    /// Starts of the process: what an earlier one left behind is nobody's.
+    pub(super) start: u32,
+    pub(super) asleep_until: Time,
+    /// Cut off from the store.
+    pub(super) parted: bool,
+    /// Steps until something happens to it.
+    fuse: Option<u64>,
+    crashes: u64,
+    pub(super) sessions: u64,
+}
+
+impl World {
+    pub(super) fn add_node(&mut self, node: usize) {
+        let owner = self.next_owner(node);
+        let crashes = self.plan.crashes;
+        self.nodes.push(Node {
+            up: true,
+            owner,
+            start: 1,
+            asleep_until: 0,
+            parted: false,
+            fuse: None,
+            crashes,
+            sessions: 0,
+        });
+        self.store.opened_by(owner, 0);
+        self.light_fuse(node);
+    }
+
+    fn light_fuse(&mut self, node: usize) {
+        let fuse = self.random.between(1, self.plan.fuse);
+        let node = &mut self.nodes[node];
+        node.fuse = (node.crashes > 0).then_some(fuse);
+        node.crashes = node.crashes.saturating_sub(1);
+    }
+
+    /// One step of a node; at one of them it is killed, stopped, or cut off. Whether it lives on.
+    pub(super) fn survives(&mut self, node: usize) -> bool {
+        let Some(fuse) = &mut self.nodes[node].fuse else { return true };
+        *fuse -= 1;
+        if *fuse > 0 {
+            return true;
+        }
+        self.nodes[node].fuse = None;
+        match self.random.below(8) {
+            0..=3 => self.kill(node),
+            4 | 5 => {
+                self.pauses(node);
+                self.light_fuse(node);
+            }
+            6 if self.store.is_shared() => {
+                self.parts(node);
+                self.light_fuse(node);
+            }
+            7 if self.plan.clock_steps > 0 => {
+                self.clock_steps();
+                self.light_fuse(node);
+            }
+            _ => self.power_loss(),
+        }
+        self.nodes[node].up
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.saw(Seen::Crashes);
+        self.note(|_| format!("node {node} is killed"));
+        let owner = self.nodes[node].owner;
+        self.store.stops_renewing(owner, self.now);
+        (self.nodes[node].up, self.nodes[node].fuse) = (false, None);
+        for link in 0..self.links.len() {
+            if self.links[link].node == node && self.links[link].session.is_some() {
+                if self.links[link].watch.is_past_dot() {
+                    self.saw(Seen::CrashesPastDot);
+                }
+                self.link_dies(link);
+            }
+        }
+        self.tasks.iter_mut().filter(|task| task.node == node).for_each(|task| task.done = true);
+        let back = self.random.pick([100, SECOND, 5 * SECOND, 30 * SECOND, 10 * MINUTE]);
+        self.plan_in(back, Happening::Starts { node });
+    }
+
+    pub(super) fn starts(&mut self, node: usize) {
+        let owner = self.next_owner(node);
+        self.note(|_| format!("node {node} starts, boot {}", owner.boot));
+        let it = &mut self.nodes[node];
+        (it.up, it.owner, it.asleep_until, it.sessions) = (true, owner, 0, 0);
+        it.start += 1;
+        self.store.opened_by(owner, self.now);
+        if self.nodes[node].parted || self.store.down {
+            self.store.stops_renewing(owner, self.now);
+        }
+        self.light_fuse(node);
+    }
+
+    // === The lease.
+
+    pub(super) fn pauses(&mut self, node: usize) {
+        if !self.nodes[node].up || self.nodes[node].asleep_until > self.now {
+            return;
+        }
+        self.saw(Seen::Pauses);
+        let time = self.random.pick([500, 5 * SECOND, LEASE, LEASE + SECOND, MINUTE, 15 * MINUTE]);
+        self.note(|_| format!("node {node} is stopped for {time} ms"));
+        let owner = self.nodes[node].owner;
+        self.store.stops_renewing(owner, self.now);
+        self.nodes[node].asleep_until = self.now + time;
+        self.plan_in(time, Happening::Wakes { node });
+    }
+
+    pub(super) fn wakes(&mut self, node: usize) {
+        if self.nodes[node].asleep_until > self.now {
+            return;
+        }
+        self.note(|_| format!("node {node} runs on"));
+        self.renews(node);
+    }
+
+    pub(super) fn parts(&mut self, node: usize) {
+        self.saw(Seen::Partitions);
+        let time = self.random.pick([SECOND, 5 * SECOND, LEASE, LEASE + SECOND, MINUTE, 30 * MINUTE]);
+        self.note(|_| format!("node {node} is cut off from the store for {time} ms"));
+        self.nodes[node].parted = true;
+        let owner = self.nodes[node].owner;
+        self.store.stops_renewing(owner, self.now);
+        self.plan_in(time, Happening::Rejoins { node });
+    }
+
+    pub(super) fn rejoins(&mut self, node: usize) {
+        self.nodes[node].parted = false;
+        self.renews(node);
+    }
+
+    /// Nothing stands between the node and its lease any more: is there still one?
+    fn renews(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        if !it.up || it.parted || it.asleep_until > self.now || self.store.down {
+            return;
+        }
+        let owner = it.owner;
+        if self.store.renews(owner, self.now) {
+            return;
+        }
+        self.saw(Seen::LeasesLost);
+        let past = self.store.in_flight(owner);
+        self.tally.add(Seen::LeasesLostPastClaim, past);
+        let owner = self.next_owner(node);
+        self.note(|_| format!("node {node} has lost its lease, and is boot {} now", owner.boot));
+        self.nodes[node].owner = owner;
+        self.store.opened_by(owner, self.now);
+    }
+
+    // === The store's troubles.
+
+    pub(super) fn store_goes(&mut self, down: bool) {
+        self.note(|_| format!("the store is {}", if down { "down" } else { "up" }));
+        self.store.down = down;
+        for node in 0..self.nodes.len() {
+            if down {
+                let owner = self.nodes[node].owner;
+                self.store.stops_renewing(owner, self.now);
+            } else {
+                self.renews(node);
+            }
+        }
+        if down {
+            self.saw(Seen::StoreOutages);
+            let time = self.random.pick([500, 5 * SECOND, MINUTE, 20 * MINUTE]);
+            self.plan_in(time, Happening::StoreUp);
+        }
+    }
+
+    /// The machine under the store goes down and comes back. An embedded store is on the node's own machine.
+    pub(super) fn power_loss(&mut self) {
+        self.saw(Seen::PowerLosses);
+        self.note(|_| "the power fails under the store".into());
+        if self.store.is_shared() {
+            self.store.lose_power();
+            return;
+        }
+        if self.nodes[0].up {
+            self.kill(0);
+        }
+        self.store.lose_power();
+    }
+
+    pub(super) fn clock_steps(&mut self) {
+        self.saw(Seen::ClockSteps);
+        let by = self.random.pick([SECOND, LEASE, HOUR, 6 * DAY]);
+        let by = i64::try_from(by).unwrap_or(0) * self.random.pick([1, -1]);
+        self.note(|_| format!("the store's clock jumps by {by} ms"));
+        self.truth.clock_jumped = true;
+        self.store.step_clock(by, self.now);
+        for node in 0..self.nodes.len() {
+            // It finds out with its next renewal.
+            let next = self.random.between(0, RENEW);
+            self.plan_in(next, Happening::Rejoins { node });
+        }
+    }
+
+    pub(super) fn owner_acts(&mut self, row: usize, act: Act) {
+        let luck = self.random.next();
+        let freed = self.store.change(row, act, self.now, luck);
+        self.note(|_| format!("the owner of alias {row}: {act:?}, {freed} freed"));
+        self.tally.add(Seen::Freed, freed);
+    }
+
+    pub(super) fn sweeps(&mut self) {
+        let swept = self.store.sweep(self.now);
+        self.tally.add(Seen::Expired, swept);
+    }
+}

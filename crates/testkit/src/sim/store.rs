@@ -1,0 +1,330 @@
+//! The store, as a model: rows, claims, leases, a clock that may step, a power supply that may fail.
+//!
+//! The rules are the real ones (`alias`); what is modelled is what `store/src/embedded/claims.rs` and `aliases.rs`
+//! do around them, and what a store for several nodes must do besides:
+//!
+//! * an owner is alive while its lease runs, by the store's clock; a claim of any other owner is refused;
+//! * an attempt is judged once: a claim that arrives late or twice, after its attempt was answered or settled, writes
+//!   nothing. Otherwise it takes a use that nobody will ever settle. (The embedded store has one queue in order and
+//!   skips calls that nobody waits for, which comes to the same.)
+
+use std::num::NonZeroU32;
+
+use tempalias_alias::{
+    Answer, Attempt, ClaimRequest, Fingerprint, Kept, KeptState, Ledger, Limits, Outcome, Owner, RowKey,
+    Settled, State,
+};
+
+use super::leases::Lease;
+use super::queue::Time;
+use super::sabotage::Sabotage;
+
+/// A use that was granted, and what became of it.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) message: Fingerprint,
+    pub(super) end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its claim is kept.
+    Open,
+    /// Delivered, and its sender knows.
+    Acknowledged,
+    /// Given back: the use is free again.
+    GivenBack,
+    /// Refused for good, after doubt.
+    Spent,
+    /// Forgotten after its retention.
+    Expired,
+    /// Its owner freed it.
+    Freed,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) key: RowKey,
+    pub(super) ledger: Ledger,
+    pub(super) grants: Vec<Grant>,
+    /// The most messages it was ever allowed.
+    pub(super) most: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) rows: Vec<Row>,
+    /// The rows as the disk has them; only looked at when nothing is synced.
+    synced: Vec<Row>,
+    pub(super) leases: Vec<Lease>,
+    /// One daemon, one file: the owner is whoever opened it last.
+    pub(super) embedded: Option<Owner>,
+    settled: Vec<Attempt>,
+    judged: Vec<Attempt>,
+    /// Acknowledgements since the last durable write: (row, claim).
+    unsynced: Vec<(usize, Kept)>,
+    /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
+    pub(super) offset: i64,
+    pub(super) down: bool,
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+/// What a claim did besides its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    pub(super) answer: Answer,
+    pub(super) limits: Limits,
+    pub(super) used: u32,
+    /// The owner it was taken over from.
+    pub(super) from: Option<Owner>,
+    pub(super) late: bool,
+    /// Which of the row's grants it belongs to.
+    pub(super) grant: Option<usize>,
+}
+
+/// What an owner does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    Pause,
+    Resume,
+    Remove,
+    More,
+    End,
+    FreeHeld,
+}
+
+impl Store {
+    pub(super) fn new(shared: bool, rows: Vec<Row>, sabotage: Option<Sabotage>) -> Self {
+        Self {
+            synced: if sabotage == Some(Sabotage::NoFsync) { rows.clone() } else { vec![] },
+            rows,
+            leases: vec![],
+            embedded: (!shared).then_some(Owner { node: 0, boot: 0 }),
+            settled: vec![],
+            judged: vec![],
+            unsynced: vec![],
+            offset: 0,
+            down: false,
+            sabotage,
+        }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.embedded.is_none()
+    }
+
+    pub(super) fn row(&self, key: RowKey) -> Option<usize> {
+        self.rows.iter().position(|row| row.key == key)
+    }
+
+    // === Power.
+
+    /// Something durable was written: the disk has all that came before, too.
+    fn synced(&mut self, luck: u64) {
+        self.unsynced.clear();
+        if self.sabotage == Some(Sabotage::NoFsync) && luck.is_multiple_of(4) {
+            self.synced.clone_from(&self.rows);
+        }
+    }
+
+    /// The power fails: what was answered stands. An acknowledgement is durable only with the next write.
+    pub(super) fn lose_power(&mut self) {
+        for (row, kept) in std::mem::take(&mut self.unsynced) {
+            let row = &mut self.rows[row];
+            if row.ledger.kept.iter().all(|other| other.fingerprint != kept.fingerprint) {
+                row.ledger.kept.push(kept);
+                if let Some(grant) = row.last_grant(kept.fingerprint) {
+                    row.grants[grant].end = End::Open;
+                }
+            }
+        }
+        if self.sabotage == Some(Sabotage::NoFsync) {
+            for (row, synced) in self.rows.iter_mut().zip(&self.synced) {
+                row.ledger.clone_from(&synced.ledger);
+            }
+        }
+    }
+
+    // === Calls.
+
+    pub(super) fn claim(&mut self, request: &ClaimRequest, now: Time, luck: u64) -> Judged {
+        let time = self.time(now);
+        let Some(at) = self.row(request.row) else {
+            let limits = Limits { valid_from: None, valid_until: None, max_usage: None };
+            return Judged { answer: Answer::Over, limits, used: 0, from: None, late: false, grant: None };
+        };
+        let in_flight_is_again = self.sabotage == Some(Sabotage::InFlightIsAgain);
+        let request = &ClaimRequest { fingerprint: self.recognised(at, request), ..*request };
+        let alive = |owner| self.is_alive(owner, now) && !in_flight_is_again;
+        let verdict = self.rows[at].ledger.claim(request, time, alive);
+        let limits = self.rows[at].ledger.limits;
+        let before = self.judged.contains(&request.attempt) || self.settled.contains(&request.attempt);
+        let late = before && self.sabotage != Some(Sabotage::LateClaim);
+        self.judged.push(request.attempt);
+        if late && verdict.write.is_some() {
+            return Judged { answer: Answer::Busy, limits, used: 0, from: None, late, grant: None };
+        }
+        let row = &mut self.rows[at];
+        let mut from = None;
+        if let Some(kept) = verdict.write {
+            let old = row.ledger.kept.iter().find(|old| old.fingerprint == kept.fingerprint);
+            from = old.map(|old| old.attempt.owner);
+            row.ledger.kept.retain(|old| old.fingerprint != kept.fingerprint);
+            row.ledger.kept.push(kept);
+            row.ledger.used = verdict.used;
+            if verdict.answer == Answer::Granted {
+                row.expire(kept.fingerprint);
+                row.grants.push(Grant { message: kept.fingerprint, end: End::Open });
+            }
+        }
+        let grant = row.last_grant(request.fingerprint);
+        if verdict.write.is_some() {
+            self.synced(luck);
+        }
+        Judged { answer: verdict.answer, limits, used: verdict.used, from, late: false, grant }
+    }
+
+    fn recognised(&self, row: usize, request: &ClaimRequest) -> Fingerprint {
+        let any = self.rows[row].ledger.kept.first();
+        let ignored = self.sabotage == Some(Sabotage::FingerprintIgnored);
+        any.filter(|_| ignored).map_or(request.fingerprint, |kept| kept.fingerprint)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        key: RowKey,
+        attempt: Attempt,
+        outcome: Outcome,
+        now: Time,
+        luck: u64,
+    ) -> Option<Settled> {
+        let time = self.time(now);
+        let twice = self.settled.contains(&attempt);
+        if !twice {
+            self.settled.push(attempt);
+        }
+        let at = self.row(key)?;
+        let row = &mut self.rows[at];
+        let found = row.ledger.kept.iter().position(|kept| kept.attempt == attempt && time < kept.until);
+        let Some(place) = found else {
+            let gives_back = matches!(outcome, Outcome::Refused | Outcome::Deferred | Outcome::Unsent);
+            if self.sabotage == Some(Sabotage::SettleTwice) && twice && gives_back {
+                row.ledger.used = row.ledger.used.saturating_sub(1);
+            }
+            return None;
+        };
+        let mut kept = row.ledger.kept[place];
+        if self.sabotage == Some(Sabotage::FreedAfterDoubt) {
+            kept.clean = true;
+        }
+        let settled = kept.settle(attempt, outcome);
+        match settled {
+            Settled::Stale => return Some(settled),
+            Settled::Keep(changed) => row.ledger.kept[place] = changed,
+            Settled::Spend => row.end(place, End::Spent),
+            Settled::GiveBack => {
+                row.end(place, End::GivenBack);
+                row.ledger.used = row.ledger.used.saturating_sub(1);
+            }
+        }
+        self.synced(luck);
+        Some(settled)
+    }
+
+    /// Whether a claim was forgotten.
+    pub(super) fn acknowledge(&mut self, key: RowKey, message: Fingerprint) -> bool {
+        let Some(at) = self.row(key) else { return false };
+        let row = &mut self.rows[at];
+        let Some(place) = row.ledger.kept.iter().position(|kept| kept.is_acknowledged_by(message)) else {
+            return false;
+        };
+        self.unsynced.push((at, row.ledger.kept[place]));
+        row.end(place, End::Acknowledged);
+        true
+    }
+
+    /// Deletes claims whose retention is over; how many.
+    pub(super) fn sweep(&mut self, now: Time) -> u64 {
+        let (time, lowers) = (self.time(now), self.sabotage == Some(Sabotage::ExpiryLowersCounter));
+        let mut swept = 0;
+        for row in &mut self.rows {
+            while let Some(place) = row.ledger.kept.iter().position(|kept| time >= kept.until) {
+                row.end(place, End::Expired);
+                row.ledger.used -= u32::from(lowers && row.ledger.used > 0);
+                swept += 1;
+            }
+        }
+        swept
+    }
+
+    /// How many held uses it freed.
+    pub(super) fn change(&mut self, row: usize, act: Act, now: Time, luck: u64) -> u64 {
+        let time = self.time(now);
+        let mut freed = vec![];
+        if matches!(act, Act::FreeHeld) {
+            let live = self.rows[row].ledger.kept.iter().filter(|kept| time < kept.until);
+            let freeable = live.filter(|kept| kept.is_freeable(|owner| self.is_alive(owner, now)));
+            freed = freeable.map(|kept| kept.fingerprint).collect();
+        }
+        let Row { ledger, most, .. } = &mut self.rows[row];
+        match act {
+            _ if ledger.state == State::Removed => return 0,
+            Act::Pause => ledger.state = State::Paused,
+            Act::Resume => ledger.state = State::Active,
+            Act::Remove => ledger.state = State::Removed,
+            // What has ended stays so.
+            Act::More | Act::End if ledger.has_ended(time) => {}
+            Act::End => ledger.limits.valid_until = Some(time),
+            Act::More => {
+                let more = ledger.limits.max_usage.map(|max| max.get() + 1);
+                *most = (*most).max(more.unwrap_or(0));
+                ledger.limits.max_usage = more.and_then(NonZeroU32::new);
+            }
+            Act::FreeHeld => {}
+        }
+        for message in &freed {
+            let row = &mut self.rows[row];
+            if let Some(place) = row.ledger.kept.iter().position(|kept| kept.fingerprint == *message) {
+                row.end(place, End::Freed);
+                row.ledger.used = row.ledger.used.saturating_sub(1);
+            }
+        }
+        self.synced(luck);
+        freed.len() as u64
+    }
+
+    /// The claim kept for a message.
+    pub(super) fn kept(&self, row: usize, message: Fingerprint, now: Time) -> Option<&Kept> {
+        let time = self.time(now);
+        self.rows[row].ledger.kept.iter().find(|kept| kept.fingerprint == message && time < kept.until)
+    }
+
+    /// Claims in flight under this owner: none of them may have its dot any more once the owner is dead.
+    pub(super) fn in_flight(&self, owner: Owner) -> u64 {
+        let kept = self.rows.iter().flat_map(|row| &row.ledger.kept);
+        kept.filter(|kept| kept.state == KeptState::InFlight && kept.attempt.owner == owner).count() as u64
+    }
+}
+
+impl Row {
+    /// The latest grant of a message.
+    pub(super) fn last_grant(&self, message: Fingerprint) -> Option<usize> {
+        self.grants.iter().rposition(|grant| grant.message == message)
+    }
+
+    fn end(&mut self, place: usize, end: End) {
+        let kept = self.ledger.kept.remove(place);
+        if let Some(grant) = self.last_grant(kept.fingerprint) {
+            self.grants[grant].end = end;
+        }
+    }
+
+    /// A new grant for a message takes the place of one whose retention was over.
+    fn expire(&mut self, message: Fingerprint) {
+        if let Some(grant) = self.last_grant(message)
+            && self.grants[grant].end == End::Open
+        {
+            self.grants[grant].end = End::Expired;
+        }
+    }
+}

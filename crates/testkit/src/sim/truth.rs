@@ -1,0 +1,298 @@
+//! What really happened, seen from outside: who accepted what, who read which answer; and the promises that are
+//! checked at every step.
+
+use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, KeptState, RowKey};
+use tempalias_relay::Summary;
+use tempalias_smtp::Status;
+
+use super::calls::{node_of, seen};
+use super::fixture::is_identified;
+use super::hop::Dot;
+use super::store::{End, Judged};
+use super::tally::Seen;
+use super::world::World;
+
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    pub(super) parts: Vec<Part>,
+    /// Which grant an attempt was made under: attempt, alias, grant.
+    attempts: Vec<(Attempt, usize, usize)>,
+    /// What the store calls a message: alias, message, its name.
+    names: Vec<(usize, usize, Fingerprint)>,
+    /// Attempts that nobody settles any more.
+    pub(super) abandoned: Vec<Attempt>,
+    pub(super) clock_jumped: bool,
+}
+
+/// A message for one alias whose dot has left us.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one message, not a state")]
+pub(super) struct Part {
+    pub(super) row: usize,
+    pub(super) content: usize,
+    key: RowKey,
+    /// None: the alias is not counted, and nothing was claimed.
+    attempt: Option<Attempt>,
+    message: Option<Fingerprint>,
+    pub(super) grant: Option<usize>,
+    pub(super) accepted: bool,
+    heard: bool,
+    settled: bool,
+    /// The entry of a sender that read a 250 for it.
+    read_by: Option<usize>,
+    crossed: bool,
+    /// The task that would have heard the verdict, or was about to pass it on, is dead.
+    orphan: bool,
+}
+
+impl Truth {
+    /// The task that had these attempts in hand has died.
+    pub(super) fn orphaned(&mut self, claims: &[ClaimRequest]) {
+        for part in self.parts.iter_mut().filter(|part| !part.settled) {
+            part.orphan |= claims.iter().any(|claim| part.attempt == Some(claim.attempt));
+        }
+    }
+
+    /// The next hop's 250 for these was heard.
+    pub(super) fn heard(&mut self, parts: &[usize]) {
+        for &part in parts {
+            self.parts[part].heard = true;
+        }
+    }
+
+    pub(super) fn settled(&mut self, attempt: Attempt) {
+        let parts = self.parts.iter_mut().filter(|part| part.attempt == Some(attempt));
+        parts.for_each(|part| part.settled = true);
+    }
+
+    /// A sender read a 250 for this entry.
+    pub(super) fn read(&mut self, row: usize, content: usize, entry: usize) {
+        let mut parts = self.parts.iter_mut().rev().filter(|part| part.accepted);
+        if let Some(part) = parts.find(|part| part.row == row && part.content == content) {
+            part.read_by = Some(entry);
+        }
+    }
+
+    /// These are about to be forgotten by something sent before our 250 was read.
+    pub(super) fn crossed(&mut self, messages: &[(RowKey, Fingerprint)]) {
+        for part in &mut self.parts {
+            part.crossed |=
+                messages.iter().any(|(row, message)| part.message == Some(*message) && part.key == *row);
+        }
+    }
+
+    fn name(&self, row: usize, content: usize) -> Option<Fingerprint> {
+        let known = self.names.iter().find(|known| (known.0, known.1) == (row, content));
+        known.map(|known| known.2)
+    }
+
+    /// Which message the store calls so.
+    pub(super) fn content(&self, row: usize, name: Fingerprint) -> Option<usize> {
+        self.names.iter().find(|known| known.0 == row && known.2 == name).map(|known| known.1)
+    }
+
+    pub(super) fn grant_of(&self, attempt: Attempt, row: usize) -> Option<usize> {
+        self.attempts.iter().rfind(|known| (known.0, known.1) == (attempt, row)).map(|known| known.2)
+    }
+}
+
+impl World {
+    // === What the store is asked.
+
+    /// RCPT looks an alias up.
+    pub(super) fn looks(&mut self, link: usize, row: usize) {
+        let content = self.entries[self.links[link].client.entry].content;
+        let name = self.truth.name(row, content);
+        let kept = name.and_then(|name| self.store.kept(row, name, self.now));
+        let delivered = kept.is_some_and(|kept| kept.state == KeptState::Delivered);
+        self.links[link].mail.was_delivered = delivered && is_identified(content);
+    }
+
+    pub(super) fn claims_requested(&mut self, link: usize) {
+        let content = self.entries[self.links[link].client.entry].content;
+        let claims = self.links[link].mail.claims.clone();
+        for claim in claims {
+            let Some(row) = self.store.row(claim.row) else { continue };
+            match self.truth.name(row, content) {
+                None => self.truth.names.push((row, content, claim.fingerprint)),
+                Some(name) if name != claim.fingerprint => self.breaks("a message has two fingerprints"),
+                Some(_) => {}
+            }
+        }
+        self.links[link].mail.was_delivered = false;
+    }
+
+    /// The store answers a claim.
+    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged) {
+        let Some(row) = self.store.row(request.row) else { return };
+        self.saw(seen(judged.answer));
+        if judged.late {
+            self.saw(Seen::LateClaims);
+        }
+        self.note(|_| {
+            let number = request.attempt.number;
+            let name = request.fingerprint.0[0];
+            format!("store: alias {row}, message {name:02x}, attempt {number:x}: {:?}", judged.answer)
+        });
+        if let Some(from) = judged.from
+            && node_of(from) != node_of(request.attempt.owner)
+        {
+            self.saw(Seen::TakenOver);
+        }
+        if matches!(judged.answer, Answer::Granted | Answer::Again)
+            && let Some(grant) = judged.grant
+        {
+            self.truth.attempts.push((request.attempt, row, grant));
+        }
+    }
+
+    /// Somebody waits for that answer.
+    pub(super) fn sees_claim(&mut self, link: usize, request: &ClaimRequest) {
+        let Some(row) = self.store.row(request.row) else { return };
+        let kept = self.store.kept(row, request.fingerprint, self.now);
+        let delivered = kept.is_some_and(|kept| kept.state == KeptState::Delivered);
+        self.links[link].mail.was_delivered |= delivered && request.identified;
+    }
+
+    // === The dot, and the next hop.
+
+    /// A dot leaves, for one recipient. The number of what is known of it.
+    pub(super) fn dot_left(&mut self, link: usize, row: usize) -> usize {
+        let entry = self.links[link].client.entry;
+        let content = self.entries[entry].content;
+        let key = self.store.rows[row].key;
+        let claim = self.links[link].mail.claims.iter().find(|claim| claim.row == key).copied();
+        let counted = self.store.rows[row].most > 0;
+        let attempt = claim.filter(|_| counted).map(|claim| claim.attempt);
+        if let Some(claim) = claim.filter(|_| counted) {
+            self.is_fenced(row, claim.fingerprint, claim.attempt);
+        }
+        let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
+        let message = self.message(link, row);
+        self.truth.parts.push(Part {
+            row,
+            content,
+            key,
+            attempt,
+            message,
+            grant,
+            accepted: false,
+            heard: false,
+            settled: false,
+            read_by: None,
+            crossed: false,
+            orphan: false,
+        });
+        self.truth.parts.len() - 1
+    }
+
+    /// No dot leaves once another attempt may have taken the message over.
+    fn is_fenced(&mut self, row: usize, message: Fingerprint, attempt: Attempt) {
+        let Some(kept) = self.store.kept(row, message, self.now) else { return };
+        if kept.attempt == attempt {
+            return;
+        }
+        if self.truth.clock_jumped {
+            self.saw(Seen::ClockExcuses);
+        } else {
+            self.breaks("P3: a dot left although another attempt had taken the message over");
+        }
+    }
+
+    /// The next hop has the message.
+    pub(super) fn accepts(&mut self, dot: &Dot) {
+        for &part in &dot.parts {
+            self.saw(Seen::Accepted);
+            let earlier = self.truth.parts.iter().rposition(|other| {
+                let (row, content) = (self.truth.parts[part].row, self.truth.parts[part].content);
+                other.accepted && other.row == row && other.content == content
+            });
+            self.truth.parts[part].accepted = true;
+            self.note(|world| {
+                let part = &world.truth.parts[part];
+                format!("NEXT HOP ACCEPTS message {} for alias {}", part.content, part.row)
+            });
+            match earlier {
+                Some(earlier) if earlier < part => self.is_excused(earlier, dot),
+                Some(later) => self.came_late(part, later),
+                None => {}
+            }
+        }
+    }
+
+    /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more,
+    /// unless the store's clock has jumped over the retention of a claim in flight.
+    fn came_late(&mut self, part: usize, later: usize) {
+        let Part { row, message, attempt, .. } = self.truth.parts[part];
+        let kept = message.and_then(|message| self.store.kept(row, message, self.now));
+        let waits =
+            kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
+        let excuse = if !waits {
+            Seen::DuplicateVerdictLost
+        } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
+        {
+            Seen::DuplicateLate
+        } else {
+            return self.breaks("P3: two attempts at one message at the same time");
+        };
+        self.note(|_| format!("a duplicate, the dot came late: {}", excuse.text()));
+        self.saw(excuse);
+    }
+
+    /// A message is delivered once more: why was the first delivery not known?
+    fn is_excused(&mut self, first: usize, dot: &Dot) {
+        let part = &self.truth.parts[first];
+        let dead = |attempt: Attempt| part.orphan || !self.store.is_alive(attempt.owner, self.now);
+        let unread = part.read_by.is_none();
+        let excuse = match part.attempt {
+            _ if !part.heard => Seen::DuplicateVerdictLost,
+            _ if part.read_by.is_some_and(|by| by != dot.entry) => Seen::SentOnPurpose,
+            // Nothing is claimed for it: a sender that gives up waiting and comes again is served again.
+            None if unread || self.links[dot.link].client.is_gone() => Seen::DuplicateUncounted,
+            // Its sender hung up, came again, was served, showed that it knew; then the attempt that it had given up
+            // asked for a use, as a new message does.
+            _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
+            _ if !unread => return self.breaks("P3: delivered again although its sender had read 250"),
+            Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
+            _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
+            _ if part.crossed => Seen::DuplicateCrossed,
+            _ if self.was_forgotten(part) => Seen::DuplicateLate,
+            _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
+        };
+        self.note(|_| format!("a duplicate: {}", excuse.text()));
+        self.saw(excuse);
+    }
+
+    /// Its claim's retention was over when the next one was asked for.
+    fn was_forgotten(&self, part: &Part) -> bool {
+        let grant = part.grant.and_then(|grant| self.store.rows[part.row].grants.get(grant));
+        grant.is_some_and(|grant| grant.end == End::Expired)
+    }
+
+    // === What the sender is told.
+
+    pub(super) fn recipient_refused(&mut self, link: usize, status: Status) {
+        if status == Status::UnknownAlias && self.links[link].mail.was_delivered {
+            self.breaks("P3: a delivered message was answered 550 at RCPT");
+        }
+    }
+
+    pub(super) fn mail_ends(&mut self, link: usize, summary: &Summary) {
+        let content = self.entries[self.links[link].client.entry].content;
+        let mail = &self.links[link].mail;
+        if summary.status == Status::Disagreement {
+            self.saw(Seen::Disagreements);
+            self.entries[self.links[link].client.entry].differed += 1;
+        } else if summary.status == Status::UnknownAlias && mail.was_delivered {
+            self.breaks("P3: a delivered message was answered 550 at the dot");
+        } else if summary.ending.is_delivery() {
+            let delivered = |row: &usize| {
+                let mut parts = self.truth.parts.iter();
+                parts.any(|part| part.row == *row && part.content == content && part.accepted && part.heard)
+            };
+            if mail.rows.is_empty() || !mail.rows.iter().all(delivered) {
+                self.breaks("P1: a 250 without the next hop's");
+            }
+        }
+    }
+}
