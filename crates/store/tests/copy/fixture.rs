@@ -13,8 +13,8 @@ use tempalias_alias::{
 };
 use tempalias_store::copy::{Copied, CopyError, Offline, Place, Progress, Source, Target, copy};
 use tempalias_store::{
-    Change, Clock, Created, Idempotent, Listed, NewRow, Once, OpenError, Options, RedisAddress, RedisOptions,
-    Settlement, Store,
+    Change, Clock, Created, Found, Idempotent, Listed, NewRow, Once, OpenError, Options, RedisAddress,
+    RedisOptions, Settlement, Store, StoreError,
 };
 
 pub(crate) const FIRST_KEY: KeyId = KeyId([1, 2, 3, 4]);
@@ -228,28 +228,45 @@ pub(crate) struct Seen {
 pub(crate) async fn see(store: &Store) -> Seen {
     let mut listed = Vec::new();
     loop {
-        let page = store.list(listed.last().map(|row: &Listed| row.key), 1000).await.unwrap();
+        let page = answered(|| store.list(listed.last().map(|row: &Listed| row.key), 1000)).await;
         if page.is_empty() {
             break;
         }
         listed.extend(page);
     }
-    let found = join_all(listed.iter().map(|row| async move {
-        let mut found = store.find(&[row.key]).await.unwrap()?;
-        // Not swept yet.
-        let is_over = |end: UnixTime| end.plus(tempalias_store::ROW_RETENTION) <= found.now;
-        if found.ledger.state != State::Removed && found.ledger.limits.valid_until.is_some_and(is_over) {
-            return None;
-        }
-        found.ledger.kept.retain(|kept| found.now < kept.until);
-        found.ledger.kept.sort_by_key(|kept| kept.fingerprint.0);
-        Some((found.key, found.ledger, found.created, found.sealed))
-    }));
-    let rows = found.await.into_iter().flatten().collect();
+    let mut rows = Vec::new();
+    for some in listed.chunks(100) {
+        let found = some.iter().map(|row| async {
+            let key = [row.key];
+            answered(|| store.find(&key)).await
+        });
+        rows.extend(join_all(found).await.into_iter().flatten().filter_map(seen));
+    }
     let replies =
-        join_all((0..10).map(|number| async move { store.idempotent_reply(tag(number)).await.unwrap() }));
+        join_all((0..10).map(|number| async move { answered(|| store.idempotent_reply(tag(number))).await }));
     let replies = replies.await;
     Seen { rows, replies, waits: Vec::new() }
+}
+
+/// Asks until there is an answer: on a loaded machine one may take too long.
+async fn answered<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> F) -> T {
+    for _ in 0..20 {
+        if let Ok(answer) = ask().await {
+            return answer;
+        }
+    }
+    ask().await.unwrap()
+}
+
+/// A row as it counts; none: it was only not swept yet.
+fn seen(mut found: Found) -> Option<(RowKey, Ledger, UnixTime, Sealed)> {
+    let is_over = |end: UnixTime| end.plus(tempalias_store::ROW_RETENTION) <= found.now;
+    if found.ledger.state != State::Removed && found.ledger.limits.valid_until.is_some_and(is_over) {
+        return None;
+    }
+    found.ledger.kept.retain(|kept| found.now < kept.until);
+    found.ledger.kept.sort_by_key(|kept| kept.fingerprint.0);
+    Some((found.key, found.ledger, found.created, found.sealed))
 }
 
 /// The same with what is left of rate limits, which uses them up.
