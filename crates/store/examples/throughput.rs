@@ -33,9 +33,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             grouped.unwrap_or(0)
         );
     }
-    for tasks in [1, 8, 64, 256] {
-        let (finds, slowest) = measure(&store, tasks, Kind::Find).await?;
-        println!("{tasks:4} tasks: {finds:7} find/s, slowest {slowest:?}");
+    for (kind, what) in [(Kind::Find, "find"), (Kind::Miss, "find of what is not there")] {
+        for tasks in [1, 8, 64, 256] {
+            let (finds, slowest) = measure(&store, tasks, kind).await?;
+            println!("{tasks:4} tasks: {finds:7} {what}/s, slowest {slowest:?}");
+        }
     }
     println!("resident {}", resident());
     Ok(())
@@ -50,12 +52,19 @@ fn open(folder: &Path) -> Result<Embedded, Box<dyn Error>> {
 enum Kind {
     Claim,
     Find,
+    Miss,
 }
 
 fn key(number: u64) -> RowKey {
     // Spread as hashes are: the multiplier is odd, so no two meet.
     let high = (number % ROWS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     RowKey((u128::from(high) << 64).to_be_bytes())
+}
+
+fn unknown(number: u64) -> RowKey {
+    let RowKey(mut octets) = key(number.wrapping_mul(7919));
+    octets[15] = 1;
+    RowKey(octets)
 }
 
 async fn fill(store: &Store) -> Result<(), Box<dyn Error>> {
@@ -92,6 +101,7 @@ async fn measure(store: &Store, tasks: u64, kind: Kind) -> Result<(u128, Duratio
                 let number = task + count * tasks;
                 match kind {
                     Kind::Claim => claim_and_settle(&store, number).await?,
+                    Kind::Miss => store.find(&[unknown(number)]).await.map(drop)?,
                     Kind::Find => store.find(&[key(number.wrapping_mul(7919))]).await.map(drop)?,
                 }
                 slowest = slowest.max(one.elapsed());

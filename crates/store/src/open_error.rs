@@ -35,7 +35,8 @@ pub enum OpenError {
         why: io::Error,
     },
     /// The file is something else.
-    #[error("{} is not a tempalias store: set store.url to another path, or move the file away", path.display())]
+    #[error("{} is not a tempalias store: set store.url to another path, or move the file away. If it was one, \
+             its beginning is damaged: see that the disk is sound, and put a backup in its place", path.display())]
     Foreign {
         /// Which.
         path: PathBuf,

@@ -1,5 +1,5 @@
 //! What only the embedded store promises: its files, its lock, its commits, its faults.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -37,7 +37,7 @@ fn open(path: &Path) -> Store {
 }
 
 fn stats(store: &Store) -> Stats {
-    let Store::Embedded(embedded) = store;
+    let Store::Embedded(embedded) = store else { panic!("the embedded one") };
     embedded.stats()
 }
 

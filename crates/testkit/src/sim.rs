@@ -6,8 +6,8 @@
 //! | here | stands for |
 //! |---|---|
 //! | `link.rs`, `effects.rs` | `mail/src/driver.rs`, `mail/src/reading.rs` |
-//! | `calls.rs` | `mail/src/claims.rs`, `store/src/embedded/mod.rs`, a client of a shared store |
-//! | `store.rs`, `leases.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, a store shared by several nodes |
+//! | `calls.rs` | `mail/src/claims.rs`, `store/src/embedded/mod.rs`, `store/src/redis/{calls,claims}.rs` |
+//! | `store.rs`, `leases.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, `store/src/redis/lua`, `lease.rs` |
 //! | `nodes.rs` | processes, their leases, the store's power and clock |
 //! | `hop.rs` | `outside/src/connection.rs`, and the next hops themselves |
 //! | `senders.rs`, `client.rs` | mail servers with queues |

@@ -2,8 +2,8 @@
 
 use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Kept, RowKey, Settled, Verdict};
 
-use super::rows;
 use super::work::Context;
+use super::{kept, rows};
 use crate::{Claimed, Settlement};
 
 /// Answers and writes a whole batch.
@@ -13,9 +13,14 @@ pub(super) fn claim(at: &Context<'_>, requests: &[ClaimRequest]) -> rusqlite::Re
         .map(|request| {
             let (claimed, verdict) = judge(at, request)?;
             if let Some(Verdict { used, write: Some(kept), answer }) = verdict {
-                rows::write_kept(at, request.row, &kept)?;
-                if answer == Answer::Granted {
-                    rows::write_used(at, request.row, used)?;
+                let is_new = kept::write(at, request.row, &kept)?;
+                if is_new || answer == Answer::Granted {
+                    rows::edit(at, request.row, |row| {
+                        row.kept += u32::from(is_new);
+                        if answer == Answer::Granted {
+                            row.used = used;
+                        }
+                    })?;
                 }
             }
             Ok(claimed)
@@ -54,15 +59,12 @@ fn judge(at: &Context<'_>, request: &ClaimRequest) -> rusqlite::Result<(Claimed,
 /// Ends one attempt.
 pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Result<()> {
     let Settlement { row, attempt, outcome } = *settlement;
-    let Some((used, kept)) = of_attempt(at, row, attempt)? else { return Ok(()) };
+    let Some(kept) = of_attempt(at, row, attempt)? else { return Ok(()) };
     match kept.settle(attempt, outcome) {
         Settled::Stale => Ok(()),
-        Settled::Keep(kept) => rows::write_kept(at, row, &kept),
-        Settled::Spend => rows::delete_kept(at, row, kept.fingerprint),
-        Settled::GiveBack => {
-            rows::delete_kept(at, row, kept.fingerprint)?;
-            rows::write_used(at, row, used.saturating_sub(1))
-        }
+        Settled::Keep(kept) => kept::write(at, row, &kept).map(drop),
+        Settled::Spend => kept::delete(at, row, &[kept.fingerprint], |used| used),
+        Settled::GiveBack => kept::delete(at, row, &[kept.fingerprint], |used| used.saturating_sub(1)),
     }
 }
 
@@ -70,14 +72,13 @@ pub(super) fn settle(at: &Context<'_>, settlement: &Settlement) -> rusqlite::Res
 pub(super) fn acknowledge(at: &Context<'_>, row: RowKey, message: Fingerprint) -> rusqlite::Result<()> {
     let Some(found) = rows::find(at, row)? else { return Ok(()) };
     let is_over = found.ledger.kept.iter().any(|kept| kept.is_acknowledged_by(message));
-    if is_over { rows::delete_kept(at, row, message) } else { Ok(()) }
+    if is_over { kept::delete(at, row, &[message], |used| used) } else { Ok(()) }
 }
 
-/// The counter of uses and the claim that `attempt` touched last. There is at most one: an attempt is one
+/// The claim that `attempt` touched last. There is at most one: an attempt is one
 /// message. A claim whose retention is over is nobody's any more.
-fn of_attempt(at: &Context<'_>, row: RowKey, attempt: Attempt) -> rusqlite::Result<Option<(u32, Kept)>> {
+fn of_attempt(at: &Context<'_>, row: RowKey, attempt: Attempt) -> rusqlite::Result<Option<Kept>> {
     let Some(found) = rows::find(at, row)? else { return Ok(None) };
-    let used = found.ledger.used;
-    let live = found.ledger.kept.into_iter().filter(|kept| at.now < kept.until);
-    Ok(live.filter(|kept| kept.attempt == attempt).map(|kept| (used, kept)).next())
+    let mut live = found.ledger.kept.into_iter().filter(|kept| at.now < kept.until);
+    Ok(live.find(|kept| kept.attempt == attempt))
 }

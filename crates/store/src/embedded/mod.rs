@@ -5,12 +5,15 @@
 
 mod aliases;
 mod claims;
+mod damage;
+mod kept;
 mod link;
 mod offline;
 mod open;
 mod reader;
 mod rows;
 mod schema;
+mod sum;
 mod upkeep;
 mod work;
 mod writer;
@@ -29,6 +32,7 @@ use tempalias_alias::{
 };
 use tokio::sync::mpsc::{self, Sender};
 
+use damage::Damage;
 use link::Watched;
 pub(crate) use offline::EmbeddedOffline;
 use open::Opened;
@@ -95,6 +99,7 @@ struct Shared {
     owner: Owner,
     clock: Clock,
     file: Arc<Watched>,
+    damage: Arc<Damage>,
 }
 
 /// Waits for the writer's end when it is dropped.
@@ -120,7 +125,7 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`].
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let Opened { file, writer, readers: links, lock } = open::open(&options, READERS)?;
+        let Opened { file, writer, readers: links, lock, damage } = open::open(&options, READERS)?;
         let failed = |why| OpenError::File { path: file.path().to_owned(), why };
         let owner = Owner { node: 0, boot: options.boot };
         let clock = options.clock;
@@ -130,7 +135,8 @@ impl Embedded {
         let queue = Arc::new(Mutex::new(queue));
         let mut readers = Vec::with_capacity(READERS);
         for (number, link) in links.into_iter().enumerate() {
-            let reader = Reader { link, owner, clock: Arc::clone(&clock) };
+            let (clock, damage) = (Arc::clone(&clock), Arc::clone(&damage));
+            let reader = Reader { link, owner, clock, damage };
             let queue = Arc::clone(&queue);
             readers
                 .push(spawn(format!("store-read-{number}"), move || reader.serve(&queue)).map_err(failed)?);
@@ -141,6 +147,7 @@ impl Embedded {
             owner,
             clock: Arc::clone(&clock),
             counters: Arc::clone(&counters),
+            damage: Arc::clone(&damage),
             readers,
             _lock: lock,
         };
@@ -156,6 +163,7 @@ impl Embedded {
                 owner,
                 clock,
                 file,
+                damage,
             }),
         })
     }
@@ -279,7 +287,25 @@ impl Embedded {
     pub(crate) async fn check(&self) -> Health {
         let reader = in_time(self.read(upkeep::probe_reader));
         let (reader, writer) = tokio::join!(reader, in_time(self.write(upkeep::probe_writer)));
-        Health { reader, writer }
+        let Some(why) = self.shared.damage.noted() else { return Health { reader, writer } };
+        // A disk that read badly may read well again; only a look at all rows tells.
+        if in_time(self.read_all()).await.is_ok() {
+            self.shared.damage.is_over();
+            return Health { reader, writer };
+        }
+        Health { reader: reader.and(Err(StoreError::Failed(why))), writer }
+    }
+
+    /// Reads every row, in steps that let others through in between.
+    async fn read_all(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.read(move |at| aliases::list(at, after, PAGE)).await?;
+            match page.last() {
+                None => return Ok(()),
+                Some(last) => after = Some(last.key),
+            }
+        }
     }
 
     async fn read<T: Send + 'static>(

@@ -1,17 +1,17 @@
 //! The file opened for a copy: one connection, no threads, the lock held.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
-use tempalias_alias::{ClientTag, KeyId, Owner, RowKey, Sealed, State, UnixTime};
+use tempalias_alias::{ClientTag, Owner, RowKey, Sealed, UnixTime};
 
 use super::Options;
+use super::damage::Damage;
 use super::link::Link;
 use super::open::{self, Opened};
-use super::rows::{self, from_sql, state_code, sweep_at, to_sql};
+use super::rows::{from_sql, range, to_sql};
 use super::schema::empty_log;
 use super::work::{Context, control, failed};
 use crate::copy::{Aside, CopyError, Cursor, Mark, Origin, Page, Row};
@@ -19,8 +19,6 @@ use crate::{Clock, Idempotent, OpenError, StoreError};
 
 /// Rows in one page, and in one commit.
 const PAGE: usize = 1000;
-/// Comes after every key of 16 bytes.
-const END: [u8; 17] = [0xff; 17];
 
 /// Lives in the target from the first page to the end of the comparison. As long as it is there, nobody serves the
 /// file; a finished copy is a store like any other.
@@ -36,6 +34,7 @@ pub(crate) struct EmbeddedOffline {
 
 struct Inner {
     link: Link,
+    damage: Arc<Damage>,
     _lock: File,
 }
 
@@ -99,7 +98,7 @@ impl EmbeddedOffline {
     }
 
     fn of(options: &Options, opened: Opened) -> Result<Self, OpenError> {
-        let Opened { file, mut writer, lock, .. } = opened;
+        let Opened { file, mut writer, lock, damage, .. } = opened;
         let path = file.path().to_owned();
         let made = writer.connection().and_then(|connection| {
             connection.query_row("SELECT value FROM meta WHERE name = 'made'", [], |row| row.get::<_, i64>(0))
@@ -110,7 +109,7 @@ impl EmbeddedOffline {
             id: format!("sqlite {made} {}", path.display()),
             shown: format!("sqlite:{}", path.display()),
         };
-        let inner = Arc::new(Mutex::new(Inner { link: writer, _lock: lock }));
+        let inner = Arc::new(Mutex::new(Inner { link: writer, damage, _lock: lock }));
         Ok(Self { inner, clock: Arc::clone(&options.clock), origin })
     }
 
@@ -130,9 +129,10 @@ impl EmbeddedOffline {
         let (inner, now) = (Arc::clone(&self.inner), self.now());
         let done = tokio::task::spawn_blocking(move || {
             let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.link.connection().and_then(|connection| {
+            let Inner { link, damage, .. } = &mut *inner;
+            link.connection().and_then(|connection| {
                 // Nobody claims through this connection.
-                let at = Context { connection, now, owner: Owner { node: 0, boot: 0 } };
+                let at = Context { connection, now, owner: Owner { node: 0, boot: 0 }, damage };
                 control(connection, "BEGIN IMMEDIATE")?;
                 let outcome = todo(&at).and_then(|value| control(connection, "COMMIT").map(|()| value));
                 if outcome.is_err() && !connection.is_autocommit() {
@@ -150,7 +150,7 @@ impl EmbeddedOffline {
 
     pub(crate) async fn page(&self, after: Option<RowKey>) -> Result<Page, StoreError> {
         self.with(move |at| {
-            let rows = read_page(at, after)?;
+            let rows = range::take(at, after, PAGE)?;
             let end = if rows.len() < PAGE { None } else { rows.last().map(|row| row.key) };
             Ok(Page { rows, end, now: at.now })
         })
@@ -165,23 +165,7 @@ impl EmbeddedOffline {
     ) -> Result<(), StoreError> {
         let mark = mark.clone();
         self.with(move |at| {
-            clear(at, after, end)?;
-            let mut counts: BTreeMap<KeyId, (u32, UnixTime)> = BTreeMap::new();
-            for row in &rows {
-                insert(at, row)?;
-                let (count, first) = counts.entry(row.key_id).or_insert((0, row.created));
-                *count += 1;
-                *first = (*first).min(row.created);
-            }
-            for (id, (count, first)) in counts {
-                at.run(
-                    "INSERT INTO server_key (id, first_used, row_count) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (id) DO UPDATE
-                     SET row_count = row_count + ?3, first_used = min(first_used, ?2)",
-                    params![id.0, to_sql(first), count],
-                )?;
-            }
-            at.run("DELETE FROM server_key WHERE row_count <= 0", [])?;
+            range::put(at, after, end, &rows)?;
             write_mark(at, &mark)
         })
         .await
@@ -240,80 +224,6 @@ fn count(at: &Context<'_>) -> rusqlite::Result<u64> {
     let sum =
         at.connection.query_row("SELECT coalesce(sum(row_count), 0) FROM server_key", [], |row| row.get(0));
     sum.map(|sum: i64| u64::try_from(sum).unwrap_or_default())
-}
-
-fn read_page(at: &Context<'_>, after: Option<RowKey>) -> rusqlite::Result<Vec<Row>> {
-    let mut statement = at.connection.prepare_cached(
-        "SELECT row_key, state, used, max_usage, valid_from, valid_until, created, sealed, key_id, sweep_at
-         FROM alias WHERE row_key > ?1 ORDER BY row_key LIMIT ?2",
-    )?;
-    let after = after.as_ref().map_or(&[][..], |key| &key.0);
-    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
-    statement
-        .query_map(params![after, limit], whole)?
-        .map(|row| {
-            let mut row = row?;
-            row.kept = rows::kept(at, row.key)?;
-            Ok(row)
-        })
-        .collect()
-}
-
-fn whole(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-    let rows::Stored { key, ledger, created, sealed } = rows::stored(row)?;
-    let goes = match ledger.state {
-        State::Removed => row.get::<_, Option<i64>>(9)?.map(from_sql),
-        State::Active | State::Paused => None,
-    };
-    Ok(Row {
-        key,
-        key_id: KeyId(row.get(8)?),
-        limits: ledger.limits,
-        state: ledger.state,
-        used: ledger.used,
-        created,
-        goes,
-        sealed,
-        kept: Vec::new(),
-    })
-}
-
-/// Deletes the rows of a range with all that hangs on them.
-fn clear(at: &Context<'_>, after: Option<RowKey>, end: Option<RowKey>) -> rusqlite::Result<()> {
-    let after = after.as_ref().map_or(&[][..], |key| &key.0);
-    let end = end.as_ref().map_or(&END[..], |key| &key.0);
-    at.run(
-        "UPDATE server_key SET row_count = row_count -
-         (SELECT count(*) FROM alias WHERE row_key > ?1 AND row_key <= ?2 AND key_id = server_key.id)",
-        params![after, end],
-    )?;
-    at.run("DELETE FROM claim WHERE row_key > ?1 AND row_key <= ?2", params![after, end])?;
-    at.run("DELETE FROM alias WHERE row_key > ?1 AND row_key <= ?2", params![after, end]).map(drop)
-}
-
-fn insert(at: &Context<'_>, row: &Row) -> rusqlite::Result<()> {
-    let goes = match row.goes {
-        Some(goes) => Some(to_sql(goes)),
-        None => sweep_at(row.state, &row.limits, at.now),
-    };
-    at.run(
-        "INSERT INTO alias (row_key, key_id, state, used, max_usage, valid_from, valid_until, created,
-                            sweep_at, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        params![
-            row.key.0,
-            row.key_id.0,
-            state_code(row.state),
-            row.used,
-            row.limits.max_usage,
-            row.limits.valid_from.map(to_sql),
-            row.limits.valid_until.map(to_sql),
-            to_sql(row.created),
-            goes,
-            row.sealed.0
-        ],
-    )?;
-    row.kept.iter().try_for_each(|kept| rows::write_kept(at, row.key, kept))
 }
 
 const REPLY: &str = "SELECT name, body, reply, until FROM reply";

@@ -8,18 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
-use tempalias_alias::{KeyId, UnixTime};
+use tempalias_alias::{KeyId, Owner, UnixTime};
 
 use crate::OpenError;
 
 use super::Options;
-use super::link::{Link, Watched};
+use super::damage::Damage;
+use super::link::{Link, Watched, begin_anew};
 use super::offline::unfinished;
-use super::rows::to_sql;
+use super::rows::{self, to_sql};
 use super::schema::{APPLICATION_ID, FORMAT, Role, SCHEMA, connect};
+use super::work::Context;
 
 /// Nobody but us: what is sealed stays sealed, but nobody needs to count our aliases.
 const MODE: u32 = 0o600;
+/// How large a database is read in whole at the start: a quarter of a second or so.
+const LOOK_UP_TO: u64 = 64 << 20;
 
 /// A store that is ours, checked and ready to be served.
 #[derive(Debug)]
@@ -28,6 +32,7 @@ pub(super) struct Opened {
     pub(super) writer: Link,
     pub(super) readers: Vec<Link>,
     pub(super) lock: File,
+    pub(super) damage: Arc<Damage>,
 }
 
 /// Opens a store that is whole.
@@ -49,10 +54,11 @@ pub(super) fn open_half(options: &Options, readers: usize) -> Result<Opened, Ope
     let failed = |why| OpenError::File { path: path.clone(), why };
     secure(&path).map_err(failed)?;
     let file = Arc::new(Watched::new(&path).map_err(failed)?);
-    let connection = open_database(&path, &options.keys, (options.clock)())?;
+    let damage = Arc::new(Damage::default());
+    let connection = open_database(&path, &options.keys, (options.clock)(), &damage)?;
     let writer = Link::with(Arc::clone(&file), Role::Writer, connection);
     let readers = (0..readers).map(|_| Link::new(Arc::clone(&file), Role::Reader)).collect();
-    Ok(Opened { file, writer, readers, lock })
+    Ok(Opened { file, writer, readers, lock, damage })
 }
 
 /// The path with all links resolved: two names of one file must meet at one lock.
@@ -106,7 +112,12 @@ fn secure(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connection, OpenError> {
+fn open_database(
+    path: &Path,
+    keys: &[KeyId],
+    now: UnixTime,
+    damage: &Damage,
+) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned() },
         _ => OpenError::Database { path: path.to_owned(), why: error.to_string() },
@@ -118,6 +129,10 @@ fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connectio
     if application != APPLICATION_ID && (application, format, tables) != (0, 0, 0) {
         return Err(OpenError::Foreign { path: path.to_owned() });
     }
+    if application == APPLICATION_ID && format < FORMAT && format != 0 {
+        let why = format!("it has store format {format}, from before the first release");
+        return Err(OpenError::Database { path: path.to_owned(), why });
+    }
     if format > FORMAT {
         return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
     }
@@ -127,21 +142,50 @@ fn open_database(path: &Path, keys: &[KeyId], now: UnixTime) -> Result<Connectio
         let why = format!("its file system allows no write-ahead log (mode {mode})");
         return Err(OpenError::Database { path: path.to_owned(), why });
     }
+    begin_anew(&connection, path).map_err(failed)?;
+    // Nobody claims while it is opened: any owner will do.
+    let at = Context { connection: &connection, now, owner: Owner { node: 0, boot: 0 }, damage };
     if format == 0 {
-        make(&connection, now).map_err(failed)?;
+        make(&at).map_err(failed)?;
+    } else {
+        look(&at, path);
     }
     check_keys(&connection, path, keys, failed)?;
     Ok(connection)
 }
 
 /// Lays out an empty file, in one step: a crash leaves an empty file or a store.
-fn make(connection: &Connection, now: UnixTime) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
+fn make(at: &Context<'_>) -> rusqlite::Result<()> {
+    let transaction = at.connection.unchecked_transaction()?;
     transaction.execute_batch(SCHEMA)?;
-    transaction.execute("INSERT INTO meta (name, value) VALUES ('made', ?1)", params![to_sql(now)])?;
+    transaction.execute("INSERT INTO meta (name, value) VALUES ('made', ?1)", params![to_sql(at.now)])?;
+    rows::begin_ring(at)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
+}
+
+/// Looks for damage, unless that would make the start wait too long. Damage is no reason not to start: the rows that
+/// it has not hit are served, and `/readyz` says what is to be done.
+fn look(at: &Context<'_>, path: &Path) {
+    if path.metadata().is_ok_and(|file| file.len() > LOOK_UP_TO) {
+        return;
+    }
+    if let Err(error) = read_all(at) {
+        at.damage.note(&error);
+    }
+}
+
+fn read_all(at: &Context<'_>) -> rusqlite::Result<()> {
+    let verdict: String = at.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(rows::damaged(&verdict.replace('\n', ", ")));
+    }
+    let mut after = None;
+    while let Some(last) = rows::page(at, after, 1000)?.last() {
+        after = Some(last.key);
+    }
+    Ok(())
 }
 
 fn check_keys(

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tempalias_alias::Owner;
 use tokio::sync::mpsc::Receiver;
 
+use super::damage::Damage;
 use super::link::Link;
 use super::schema::is_suspicious;
 use super::work::{Context, FaultLog, Work, control, failed};
-use crate::{Clock, StoreError};
+use crate::Clock;
 
 /// The most calls that share one snapshot: enough to spare wake-ups under load, few enough to leave work for
 /// the other reader.
@@ -22,6 +23,7 @@ pub(super) struct Reader {
     pub(super) link: Link,
     pub(super) owner: Owner,
     pub(super) clock: Clock,
+    pub(super) damage: Arc<Damage>,
 }
 
 impl Reader {
@@ -44,24 +46,29 @@ impl Reader {
     }
 
     /// One snapshot for all: each call was made before it is taken, so none sees less than it may expect.
-    fn answer_all(&mut self, calls: &mut Vec<Box<dyn Work>>) -> Result<(), StoreError> {
+    fn answer_all(&mut self, calls: &mut Vec<Box<dyn Work>>) -> rusqlite::Result<()> {
         let mut fault = None;
         match self.link.connection().and_then(|connection| {
             control(connection, "BEGIN")?;
             Ok(connection)
         }) {
             Ok(connection) => {
-                let at = Context { connection, now: (self.clock)(), owner: self.owner };
+                let (now, owner) = ((self.clock)(), self.owner);
+                let at = Context { connection, now, owner, damage: &self.damage };
                 for mut work in calls.drain(..) {
                     let outcome = work.run(&at);
                     work.answer(outcome.as_ref().map_err(failed).copied());
-                    fault = outcome.err().or(fault);
+                    if let Err(error) = outcome {
+                        self.damage.note(&error);
+                        fault = Some(error);
+                    }
                 }
                 // A snapshot that cannot be let go of would keep the log from ever being folded in.
                 fault = control(connection, "COMMIT").err().or(fault);
             }
             Err(error) => {
                 calls.drain(..).for_each(|work| work.answer(Err(failed(&error))));
+                self.damage.note(&error);
                 fault = Some(error);
             }
         }
@@ -69,6 +76,6 @@ impl Reader {
         if is_suspicious(&error) {
             self.link.reset();
         }
-        Err(failed(&error))
+        Err(error)
     }
 }

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-/// Counts up when the layout changes; a newer one is refused, an older one will be migrated here.
-pub(super) const FORMAT: u32 = 1;
+/// Counts up when the layout changes; a newer one is refused, an older one will be migrated here. (1 was before the
+/// first release.)
+pub(super) const FORMAT: u32 = 2;
 /// "TALI": tells our files from any other `SQLite` database.
 pub(super) const APPLICATION_ID: u32 = 0x5441_4c49;
 
@@ -14,22 +16,23 @@ pub(super) const APPLICATION_ID: u32 = 0x5441_4c49;
 ///
 /// `WITHOUT ROWID` keeps a row in the B-tree that is searched, so that a look-up is one descent. `server_key`
 /// counts the rows that each key sealed, because asking 30 million rows at every start would take a minute.
-/// `sweep_at` is when a row may go: one index answers the sweep, whatever the reason.
+/// `sweep_at` is when a row may go: one index answers the sweep, whatever the reason. `next`, `link`, `kept` and `sum` tell a
+/// damaged file from an unknown alias (`rows.rs`).
 pub(super) const SCHEMA: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE server_key (
     id BLOB PRIMARY KEY, first_used INTEGER NOT NULL, row_count INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE alias (
-    row_key BLOB PRIMARY KEY, key_id BLOB NOT NULL, state INTEGER NOT NULL, used INTEGER NOT NULL,
-    max_usage INTEGER, valid_from INTEGER, valid_until INTEGER, created INTEGER NOT NULL, sweep_at INTEGER,
-    sealed BLOB NOT NULL
+    row_key BLOB PRIMARY KEY, next BLOB NOT NULL, link INTEGER NOT NULL, key_id BLOB NOT NULL,
+    state INTEGER NOT NULL, used INTEGER NOT NULL, kept INTEGER NOT NULL, max_usage INTEGER, valid_from INTEGER, valid_until INTEGER,
+    created INTEGER NOT NULL, sweep_at INTEGER, sealed BLOB NOT NULL, sum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_sweep ON alias (sweep_at);
 CREATE TABLE claim (
     row_key BLOB NOT NULL, fingerprint BLOB NOT NULL, state INTEGER NOT NULL, node INTEGER NOT NULL,
     boot INTEGER NOT NULL, number INTEGER NOT NULL, sender BLOB NOT NULL, retries INTEGER NOT NULL,
-    clean INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (row_key, fingerprint)
+    clean INTEGER NOT NULL, until INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (row_key, fingerprint)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX claim_until ON claim (until);
 CREATE TABLE reply (
@@ -75,6 +78,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    // Whatever ends this connection before it has begun a log of its own must not fold in the one it found.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Inline checkpoints every 4 MiB: p99 of a commit stays at 19 ms; a background checkpointer would let the
@@ -135,8 +140,10 @@ mod tests {
         let statements = [
             "SELECT used FROM alias WHERE row_key = ?1",
             "SELECT state FROM claim WHERE row_key = ?1",
-            "SELECT row_key, key_id FROM alias WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT 250",
-            crate::embedded::upkeep::SWEEP_CLAIMS,
+            "SELECT used FROM alias WHERE row_key <= ?1 ORDER BY row_key DESC LIMIT 1",
+            "SELECT used FROM alias WHERE row_key < ?1 ORDER BY row_key DESC LIMIT 1",
+            crate::embedded::upkeep::OVER_ALIASES,
+            crate::embedded::upkeep::OVER_CLAIMS,
             crate::embedded::upkeep::SWEEP_REPLIES,
             crate::embedded::upkeep::SWEEP_RATES,
         ];

@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
-use tempalias_alias::{ClientTag, Rate, RowKey, UnixTime};
+use tempalias_alias::{ClientTag, Fingerprint, Rate, RowKey, UnixTime};
 
-use super::rows::{from_sql, to_sql};
+use super::damage::is_damage;
+use super::kept;
+use super::rows::{self, from_sql, to_sql};
 use super::work::Context;
 use crate::Swept;
 
 /// The most rows of one kind that one step of a sweep deletes: some milliseconds of the writer's time.
 pub(super) const STEP: usize = 250;
 
-pub(super) const SWEEP_CLAIMS: &str = "DELETE FROM claim WHERE (row_key, fingerprint) IN
-    (SELECT row_key, fingerprint FROM claim WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+pub(super) const OVER_ALIASES: &str =
+    "SELECT row_key FROM alias WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2";
+pub(super) const OVER_CLAIMS: &str =
+    "SELECT row_key, fingerprint FROM claim WHERE until <= ?1 ORDER BY until LIMIT ?2";
 pub(super) const SWEEP_REPLIES: &str =
     "DELETE FROM reply WHERE name IN (SELECT name FROM reply WHERE until <= ?1 ORDER BY until LIMIT ?2)";
 pub(super) const SWEEP_RATES: &str =
@@ -21,7 +25,7 @@ pub(super) const SWEEP_RATES: &str =
 
 /// Takes one from a bucket and writes its new state; a refusal writes nothing.
 pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Result<(), Duration>> {
-    match rate.take(bucket(at, tag)?, at.now) {
+    match rate.take(bucket(at, tag, rate)?, at.now) {
         Ok(full_at) => {
             at.run(
                 "INSERT OR REPLACE INTO rate (tag, full_at) VALUES (?1, ?2)",
@@ -36,14 +40,18 @@ pub(super) fn take(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Re
 /// How long to wait, as a snapshot says; none: there may be one left, ask the writer. Buckets only get emptier
 /// between the snapshot and the writer, so a refusal stands.
 pub(super) fn refusal(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Option<Duration>> {
-    Ok(rate.take(bucket(at, tag)?, at.now).err())
+    Ok(rate.take(bucket(at, tag, rate)?, at.now).err())
 }
 
-fn bucket(at: &Context<'_>, tag: ClientTag) -> rusqlite::Result<Option<UnixTime>> {
+/// When the bucket will be full again; none: it is. What is later than for an empty bucket was written by a clock that
+/// was ahead, and must not lock its client out now that it is right again.
+fn bucket(at: &Context<'_>, tag: ClientTag, rate: Rate) -> rusqlite::Result<Option<UnixTime>> {
+    let empty = at.now.plus(rate.every.saturating_mul(rate.burst.max(1)));
     at.connection
         .prepare_cached("SELECT full_at FROM rate WHERE tag = ?1")?
         .query_row([tag.0], |row| row.get(0).map(from_sql))
         .optional()
+        .map(|full_at| full_at.filter(|&full_at| full_at <= empty))
 }
 
 /// One step of the sweep: at most [`STEP`] rows of each kind.
@@ -52,28 +60,61 @@ pub(super) fn sweep(at: &Context<'_>) -> rusqlite::Result<Swept> {
     let now = to_sql(at.now);
     Ok(Swept {
         rows: sweep_aliases(at, limit)?,
-        claims: at.run(SWEEP_CLAIMS, params![now, limit])?,
+        claims: sweep_claims(at, limit)?,
         replies: at.run(SWEEP_REPLIES, params![now, limit])?,
         rates: at.run(SWEEP_RATES, params![now, limit])?,
     })
 }
 
-/// Deletes rows with all that hangs on them, and forgets a server key with its last row.
+/// Deletes rows with all that hangs on them, and forgets a server key with its last row. A damaged row stays: it
+/// must not stand in the way of the others.
 fn sweep_aliases(at: &Context<'_>, limit: i64) -> rusqlite::Result<usize> {
-    let over: Vec<(RowKey, [u8; 4])> = at
+    let over: Vec<[u8; 16]> = at
         .connection
-        .prepare_cached("SELECT row_key, key_id FROM alias WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")?
-        .query_map(params![to_sql(at.now), limit], |row| Ok((RowKey(row.get(0)?), row.get(1)?)))?
+        .prepare_cached(OVER_ALIASES)?
+        .query_map(params![to_sql(at.now), limit], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for (key, key_id) in &over {
-        at.run("DELETE FROM claim WHERE row_key = ?1", [key.0])?;
-        at.run("DELETE FROM alias WHERE row_key = ?1", [key.0])?;
+    let mut swept = 0;
+    for key in over {
+        let Some(key_id) = unless_damaged(at, rows::sweep(at, RowKey(key)))? else { continue };
         at.run("UPDATE server_key SET row_count = row_count - 1 WHERE id = ?1", [key_id])?;
+        swept += 1;
     }
-    if !over.is_empty() {
+    if swept > 0 {
         at.run("DELETE FROM server_key WHERE row_count <= 0", [])?;
     }
-    Ok(over.len())
+    Ok(swept)
+}
+
+/// Deletes claims whose retention is over; their uses stay spent.
+fn sweep_claims(at: &Context<'_>, limit: i64) -> rusqlite::Result<usize> {
+    let over: Vec<([u8; 16], [u8; 16])> = at
+        .connection
+        .prepare_cached(OVER_CLAIMS)?
+        .query_map(params![to_sql(at.now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut swept = 0;
+    for (key, message) in over {
+        let (key, message) = (RowKey(key), Fingerprint(message));
+        let Some(Some(found)) = unless_damaged(at, rows::find(at, key))? else { continue };
+        let kept = found.ledger.kept.iter().find(|kept| kept.fingerprint == message);
+        if kept.is_some_and(|kept| kept.until <= at.now) {
+            kept::delete(at, key, &[message], |used| used)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// None, and a note, if a row is damaged.
+fn unless_damaged<T>(at: &Context<'_>, outcome: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    match outcome {
+        Err(error) if is_damage(&error) => {
+            at.damage.note(&error);
+            Ok(None)
+        }
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Reads one row.

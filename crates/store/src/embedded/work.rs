@@ -7,6 +7,7 @@ use tempalias_alias::{Fingerprint, Owner, RowKey, UnixTime};
 use tokio::sync::oneshot;
 
 use super::claims;
+use super::damage::{Damage, is_damage};
 use super::schema::empty_log;
 use crate::StoreError;
 
@@ -15,6 +16,7 @@ pub(super) struct Context<'c> {
     pub(super) connection: &'c Connection,
     pub(super) now: UnixTime,
     pub(super) owner: Owner,
+    pub(super) damage: &'c Damage,
 }
 
 impl Context<'_> {
@@ -178,13 +180,14 @@ impl FaultLog {
         Self { what, failing: false }
     }
 
-    /// Notes how the latest calls went.
-    pub(super) fn note(&mut self, outcome: Result<(), StoreError>) {
-        if outcome.is_err() == self.failing {
+    /// Notes how the latest calls went. Damage is told of elsewhere: it hits some rows and not others.
+    pub(super) fn note(&mut self, outcome: rusqlite::Result<()>) {
+        let fault = outcome.err().filter(|error| !is_damage(error));
+        if fault.is_some() == self.failing {
             return;
         }
-        self.failing = outcome.is_err();
-        if let Err(why) = outcome {
+        self.failing = fault.is_some();
+        if let Some(why) = fault.as_ref().map(failed) {
             tracing::error!(%why, "the store no longer {}: mail is deferred", self.what);
         } else {
             tracing::info!("the store {} again", self.what);

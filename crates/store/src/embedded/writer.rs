@@ -13,10 +13,11 @@ use rusqlite::Connection;
 use tempalias_alias::Owner;
 use tokio::sync::mpsc::Receiver;
 
+use super::damage::Damage;
 use super::link::Link;
 use super::schema::is_suspicious;
 use super::work::{Context, FaultLog, Work, control, failed};
-use crate::{Clock, StoreError};
+use crate::Clock;
 
 /// The most calls in one commit: beyond this a bigger commit saves little and makes everyone in it wait.
 const GROUP: usize = 256;
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     pub(super) owner: Owner,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
+    pub(super) damage: Arc<Damage>,
     pub(super) readers: Vec<JoinHandle<()>>,
     pub(super) _lock: File,
 }
@@ -68,11 +70,11 @@ impl Writer {
     }
 
     /// One transaction for all of `batch`, then the answers.
-    fn commit(&mut self, mut batch: Vec<Box<dyn Work>>) -> Result<(), StoreError> {
+    fn commit(&mut self, mut batch: Vec<Box<dyn Work>>) -> rusqlite::Result<()> {
         let (owner, now) = (self.owner, (self.clock)());
         let outcomes = self.link.connection().and_then(|connection| {
             let changes = connection.total_changes();
-            let outcomes = transact(&Context { connection, now, owner }, &mut batch)?;
+            let outcomes = transact(&Context { connection, now, owner, damage: &self.damage }, &mut batch)?;
             if connection.total_changes() != changes {
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
             }
@@ -84,14 +86,17 @@ impl Writer {
         self.counters.calls.fetch_add(u64::try_from(batch.len()).unwrap_or_default(), Ordering::Relaxed);
         match outcomes {
             Ok(outcomes) => {
-                let fault = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
-                let fault = fault.filter(|&error| is_suspicious(error)).map(failed).next();
+                let mut fault = None;
                 for (work, outcome) in batch.into_iter().zip(outcomes) {
-                    work.answer(outcome.map_err(|error| failed(&error)));
+                    work.answer(outcome.as_ref().map_err(failed).copied());
+                    if let Err(error) = outcome {
+                        self.damage.note(&error);
+                        fault = Some(error).filter(is_suspicious).or(fault);
+                    }
                 }
-                fault.map_or(Ok(()), |why| {
+                fault.map_or(Ok(()), |error| {
                     self.link.reset();
-                    Err(why)
+                    Err(error)
                 })
             }
             Err(error) => {
@@ -102,7 +107,8 @@ impl Writer {
                 for work in batch {
                     work.answer(Err(why.clone()));
                 }
-                Err(why)
+                self.damage.note(&error);
+                Err(error)
             }
         }
     }
@@ -157,6 +163,8 @@ mod tests {
 
     use tempalias_alias::UnixTime;
 
+    use crate::StoreError;
+
     use super::super::link::Watched;
     use super::super::schema::{Role, connect};
     use super::*;
@@ -185,7 +193,7 @@ mod tests {
         let lock = File::create(&path).unwrap();
         let connection = connect(&path, Role::Writer).unwrap();
         let tables =
-            "PRAGMA journal_mode = WAL; PRAGMA user_version = 1; CREATE TABLE t (x INTEGER PRIMARY KEY);
+            "PRAGMA journal_mode = WAL; PRAGMA user_version = 2; CREATE TABLE t (x INTEGER PRIMARY KEY);
             CREATE TABLE big (x BLOB);
             CREATE TABLE child (x REFERENCES t DEFERRABLE INITIALLY DEFERRED); PRAGMA foreign_keys = ON;";
         connection.execute_batch(tables).unwrap();
@@ -194,6 +202,7 @@ mod tests {
             owner: Owner { node: 0, boot: 1 },
             clock: Arc::new(|| UnixTime::from_secs(1)),
             counters: Arc::default(),
+            damage: Arc::default(),
             readers: Vec::new(),
             _lock: lock,
         }

@@ -134,7 +134,7 @@ async fn a_finished_file_shows_nothing_of_the_copy() {
     };
     let ((format, tables, keys, rows), copy) = (layout(&from), layout(&to));
     assert_eq!(copy, (format, tables, keys, rows - 1), "all but the row that was over");
-    assert_eq!(format, 1);
+    assert_eq!(format, 2);
 }
 
 /// A node died while it answered a request with an Idempotency-Key. If the row stands, so does the reply; if it does

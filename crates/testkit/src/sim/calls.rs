@@ -4,7 +4,11 @@
 //! settlements), for a client of a shared store (calls and answers get lost, late, doubled, in any order), and for
 //! `mail/src/claims.rs` (settling goes on until the store has heard, with growing pauses, at most 120 times).
 
-use tempalias_alias::{Answer, Attempt, ClaimRequest, Fingerprint, Outcome, Owner, RowKey, Settled};
+use std::time::Duration;
+
+use tempalias_alias::{
+    Answer, Attempt, ClaimRequest, Fingerprint, Outcome, Owner, RowKey, Settled, UnixTime,
+};
 use tempalias_relay::{Claimed, Event, Found};
 
 use super::link::Answered;
@@ -16,6 +20,8 @@ use super::world::{Happening, World};
 
 /// `store::CALL_TIMEOUT`.
 const CALL_TIMEOUT: Time = 2 * SECOND;
+/// `DEADLINE` of `store/src/redis/claims.rs`.
+const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
 /// As in `mail/src/claims.rs`.
 const FIRST_PAUSE: Time = 100;
 const LONGEST_PAUSE: Time = 5 * SECOND;
@@ -33,6 +39,8 @@ pub(super) struct Call {
     /// Answered or timed out: nobody waits any more.
     over: bool,
     deadline: Time,
+    /// When a claim comes too late to be made, by the store's clock as its node knew it (decisions/024).
+    late_after: UnixTime,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +98,17 @@ impl World {
     fn call(&mut self, node: usize, from: Caller, what: Asked) {
         let (start, deadline) = (self.nodes[node].start, self.now + CALL_TIMEOUT);
         let call = self.calls.len();
-        self.calls.push(Call { node, start, from, what, answer: None, over: false, deadline });
+        let late_after = self.store.time(self.now).plus(CLAIM_DEADLINE);
+        let dead = matches!(&what, Asked::Claim(requests) if requests.iter().any(|request| {
+            !self.store.may_send(request.attempt.owner, self.nodes[node].owner, self.now)
+        }));
+        self.calls.push(Call { node, start, from, what, answer: None, over: false, deadline, late_after });
+        if dead {
+            self.saw(Seen::DeadOwner);
+            self.calls[call].answer = Some(Said::Failed);
+            self.plan_in(0, Happening::Answered { call });
+            return;
+        }
         let delay = self.call_delay();
         if !self.store.is_shared() {
             // In order. The store is on the same machine: no call is lost.
@@ -200,9 +218,8 @@ impl World {
     }
 
     fn claims(&mut self, call: usize, requests: &[ClaimRequest]) -> Said {
-        let dead = requests.iter().any(|request| !self.store.is_alive(request.attempt.owner, self.now));
-        if dead {
-            self.saw(Seen::DeadOwner);
+        if self.store.is_shared() && self.store.time(self.now) > self.calls[call].late_after {
+            self.saw(Seen::Overdue);
             return Said::Failed;
         }
         let mut answers = vec![];

@@ -153,10 +153,10 @@ impl World {
     fn opens(&mut self, link: usize) {
         let node = &mut self.nodes[self.links[link].node];
         node.sessions += 1;
-        let (session, owner) = (node.sessions, node.owner);
+        let session = node.sessions;
         self.saw(Seen::Sessions);
-        let peer = Peer { address: [192, 0, 2, 1].into(), session, owner, smarthost_size: None };
-        let session = Session::new(self.fixture.policy.clone(), peer, self.moment());
+        let peer = Peer { address: [192, 0, 2, 1].into(), session, smarthost_size: None };
+        let session = Session::new(self.fixture.policy.clone(), peer, self.moment(link));
         (self.links[link].session, self.links[link].opened) = (Some(session), true);
         self.feed(link, Fed::Command { fresh: false }, Event::Opened { early: false });
         self.drive(link);
@@ -167,10 +167,11 @@ impl World {
         self.drive(link);
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self, link: usize) -> Moment {
         Moment {
             instant: self.fixture.base + Duration::from_millis(self.now),
             unix: self.store.time(self.now),
+            owner: self.nodes[self.links[link].node].owner,
         }
     }
 
@@ -292,7 +293,7 @@ impl World {
             return;
         }
         self.note(|_| format!("  {link} event {}", show::event(&event)));
-        let at = self.moment();
+        let at = self.moment(link);
         let it = &mut self.links[link];
         it.ask = None;
         let Some(session) = it.session.take() else { return };

@@ -1,7 +1,7 @@
 //! Nodes: they are killed, stopped, cut off from the store, and start again; and what befalls the store.
 //!
 //! A node that cannot renew its lease in time is dead to the others, and knows it: it draws a new boot, and its old
-//! sessions can neither claim nor send a dot any more (`Peer.owner`, `Store::may_send`).
+//! sessions can send no dot any more for what they claimed before (`Moment.owner`, `Store::may_send`).
 
 use tempalias_alias::Owner;
 

@@ -3,7 +3,7 @@
 //! The rules are the real ones (`alias`); what is modelled is what `store/src/embedded/claims.rs` and `aliases.rs`
 //! do around them, and what a store for several nodes must do besides:
 //!
-//! * an owner is alive while its lease runs, by the store's clock; a claim of any other owner is refused;
+//! * an owner is alive while its lease runs, by the store's clock;
 //! * an attempt is judged once: a claim that arrives late or twice, after its attempt was answered or settled, writes
 //!   nothing. Otherwise it takes a use that nobody will ever settle. (The embedded store has one queue in order and
 //!   skips calls that nobody waits for, which comes to the same.)

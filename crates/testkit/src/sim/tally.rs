@@ -56,7 +56,9 @@ seen! {
     /// *Uncounted*.
     Uncounted => "claims answered Uncounted";
     /// A dead owner's claim.
-    DeadOwner => "claims refused because the owner's lease was over";
+    DeadOwner => "claims not made because the node's lease was over";
+    /// A claim that came when nobody waited for it any more.
+    Overdue => "claims that came after their deadline";
     /// A claim that came after its settlement.
     LateClaims => "claims that arrived after their attempt was settled";
     /// Settled as delivered.
