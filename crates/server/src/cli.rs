@@ -5,9 +5,11 @@
 
 mod alias;
 mod check;
+mod copy;
 mod db;
 mod demo;
 mod print;
+mod progress;
 mod serve;
 
 use std::net::SocketAddr;
@@ -162,6 +164,30 @@ pub enum DbCommand {
     /// Make a Redis ready for aliases: the first time, or after it has lost data that cannot be restored. From then on
     /// an alias that is not there does not exist.
     Adopt,
+    /// Move everything from one store to another while nobody serves either of them. If it is interrupted, the same
+    /// command goes on where it was; at the end both are read again and compared.
+    Copy(CopyArgs),
+}
+
+/// What is copied, and where to. Key files and namespace are those of the configuration.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The store to copy, written as `store.url` is; it stays as it is.
+    pub from: String,
+    /// The store to fill, written as `store.url` is; it must hold no aliases.
+    pub to: String,
+    /// FROM is the Redis of the first tempalias (2010): import its aliases.
+    #[arg(long)]
+    pub legacy: bool,
+    /// A file that holds the password of FROM.
+    #[arg(long, value_name = "FILE")]
+    pub from_password_file: Option<PathBuf>,
+    /// A file that holds the password of TO.
+    #[arg(long, value_name = "FILE")]
+    pub to_password_file: Option<PathBuf>,
+    /// Certificates in PEM to trust over TLS [default: `store.ca_file`].
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Why a command did not do what it was told to; each kind has its exit status.

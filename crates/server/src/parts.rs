@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tempalias_alias::{Caps, KeyId, Keys, Rate, ServerKey};
 use tempalias_service::{Policy, Random};
+use tempalias_store::copy::Place;
 use tempalias_store::{OpenError, Options, RedisAddress, RedisOptions, Store};
 
 use crate::config::{Config, StoreUrl};
@@ -68,17 +69,50 @@ pub fn redis_options(
         None => address.clone(),
     };
     let ca = config.store.ca_file.as_deref().map(read).transpose()?.map(String::into_bytes);
-    Ok(RedisOptions {
+    Ok(RedisOptions { is_new, ..options_at(config, address, ca, keys) })
+}
+
+/// Where a store is that is copied from or to: not always the configured one.
+///
+/// # Errors
+/// When a file that is named cannot be read.
+pub(crate) fn place(
+    config: &Config,
+    url: &StoreUrl,
+    password_file: Option<&Path>,
+    ca_file: Option<&Path>,
+    keys: Vec<KeyId>,
+) -> Result<Place, StoreFault> {
+    let address = match url {
+        StoreUrl::Sqlite(path) => {
+            let clock = tempalias_store::system_clock();
+            return Ok(Place::Embedded(Options { path: path.clone(), boot: draw(), clock, keys }));
+        }
+        StoreUrl::Redis(address) => address,
+    };
+    let is_configured = config.store.url.redis().is_some_and(|configured| configured.is_same_as(address));
+    let configured = config.store.password_file.as_deref().filter(|_| is_configured);
+    let address = match password_file.or(configured) {
+        Some(path) => address.clone().with_password(read(path)?.trim_end_matches(['\r', '\n'])),
+        None => address.clone(),
+    };
+    let ca_file = ca_file.or(config.store.ca_file.as_deref()).filter(|_| address.is_tls());
+    let ca = ca_file.map(read).transpose()?.map(String::into_bytes);
+    Ok(Place::Redis(options_at(config, address, ca, keys)))
+}
+
+fn options_at(config: &Config, address: RedisAddress, ca: Option<Vec<u8>>, keys: Vec<KeyId>) -> RedisOptions {
+    RedisOptions {
         address,
         ca,
         namespace: config.store.namespace.as_str().to_owned(),
         keys,
-        is_new,
+        is_new: false,
         wait_replicas: config.store.wait_replicas,
         node: config.hostname.to_string(),
         draw: Arc::new(draw),
         clock: None,
-    })
+    }
 }
 
 fn read(path: &Path) -> Result<String, StoreFault> {

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use tempalias_alias::{AliasId, LimitChange, ManageSecret, Private, SealError, State};
+use tempalias_alias::{AliasId, Caps, LimitChange, Limits, ManageSecret, Private, SealError, State};
 use tempalias_store::{Change, Found, StoreError};
 
 use crate::Aliases;
@@ -95,7 +95,8 @@ impl Aliases {
             if found.ledger.has_ended(found.now) {
                 return Err(AccessError::Ended);
             }
-            let granted = LimitChange::grant(changes.days, changes.max_usage, self.policy.caps, found.now);
+            let caps = self.caps_for(&found.ledger.limits);
+            let granted = LimitChange::grant(changes.days, changes.max_usage, caps, found.now);
             found = self.apply(&found, Change::Limits(granted)).await?;
         }
         if let Some(paused) = changes.paused {
@@ -141,6 +142,12 @@ impl Aliases {
             Proof::Operator => true,
         };
         if good { Ok(Opened { found, private }) } else { Err(AccessError::NotFound) }
+    }
+
+    /// An alias that was imported may have more than anybody gets today. Asking for what it has takes nothing from it.
+    fn caps_for(&self, limits: &Limits) -> Caps {
+        let has = limits.max_usage.map_or(0, NonZeroU32::get);
+        Caps { max_usage: self.policy.caps.max_usage.max(has), ..self.policy.caps }
     }
 
     async fn apply(&self, found: &Found, change: Change) -> Result<Found, AccessError> {

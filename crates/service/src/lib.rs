@@ -7,6 +7,7 @@
 mod access;
 mod aliases;
 mod create;
+mod legacy;
 mod once;
 mod plan;
 mod policy;
@@ -15,6 +16,7 @@ mod view;
 pub use access::{AccessError, Changes, Proof};
 pub use aliases::{Aliases, Random};
 pub use create::{CreateError, Made, Requester};
+pub use legacy::{Import, ImportReport};
 pub use once::{IdempotencyKey, IdempotencyKeyError, Once};
 pub use plan::{Draft, Fault, Field, FieldError};
 pub use policy::{Policy, PublicUrl, PublicUrlError};

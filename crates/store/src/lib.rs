@@ -4,6 +4,7 @@
 //! durability: a claim is handed out only after it would survive a power cut. Decides nothing about aliases:
 //! that is `alias`, called inside the transaction. The store's clock is the one clock for validity.
 
+pub mod copy;
 mod embedded;
 mod open_error;
 mod redis;

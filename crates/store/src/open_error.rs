@@ -52,6 +52,14 @@ pub enum OpenError {
         /// The newest known here.
         known: u32,
     },
+    /// A copy into it was begun and not finished.
+    #[error("{} holds an unfinished copy of {from}: run `tempalias db copy` again to finish it", path.display())]
+    Copying {
+        /// The database.
+        path: PathBuf,
+        /// What was being copied.
+        from: String,
+    },
     /// Rows are sealed under a server key that is not listed.
     #[error("{} holds {rows} aliases that were sealed under server key {missing}, which is not among the keys \
              given ({}): add its file to store.key_files. Starting without it would tell senders that these \

@@ -6,7 +6,7 @@ use tempalias_store::{Adopted, OpenError};
 use tokio::runtime::Runtime;
 
 use super::print::Printer;
-use super::{DbCommand, Failure};
+use super::{DbCommand, Failure, copy};
 use crate::config::Config;
 use crate::{keyfile, parts};
 
@@ -14,14 +14,15 @@ use crate::{keyfile, parts};
 pub(super) fn run(command: DbCommand, config: &Config, printer: Printer) -> Result<(), Failure> {
     match command {
         DbCommand::Adopt => adopt(config, printer),
+        DbCommand::Copy(args) => copy::run(&args, config, printer),
     }
 }
 
-fn failed(why: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(why: impl std::fmt::Display) -> Failure {
     Failure::Failed(why.to_string())
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| failed(format!("cannot start: {error}")))
 }

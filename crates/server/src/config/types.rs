@@ -208,6 +208,14 @@ impl fmt::Display for StoreUrl {
     }
 }
 
+impl FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_text(text)
+    }
+}
+
 impl Value for StoreUrl {
     fn kind() -> String {
         "\"sqlite:\" and the path of a file, such as \"sqlite:/var/lib/tempalias/aliases.db\", or the address of a \

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 /// A running server.
 pub(crate) struct Running {
     pub(crate) smtp: SocketAddr,
+    pub(crate) http: SocketAddr,
     pub(crate) aliases: Aliases,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<bool>,
@@ -38,10 +39,10 @@ impl Running {
         );
         let config = config::parse(&text, Path::new("test.toml"), &Environment::default()).unwrap().config;
         let app = App::start(&config).await.unwrap();
-        let (smtp, aliases) = (app.smtp_addresses()[0], app.aliases().clone());
+        let (smtp, http, aliases) = (app.smtp_addresses()[0], app.web_addresses()[0], app.aliases().clone());
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(app.run(async { drop(stopped.await) }));
-        Self { smtp, aliases, stop: Some(stop), ended }
+        Self { smtp, http, aliases, stop: Some(stop), ended }
     }
 
     /// A new alias with so many uses (0: uncounted).

@@ -8,6 +8,7 @@ mod claims;
 mod damage;
 mod kept;
 mod link;
+mod offline;
 mod open;
 mod reader;
 mod rows;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc::{self, Sender};
 
 use damage::Damage;
 use link::Watched;
+pub(crate) use offline::EmbeddedOffline;
 use open::Opened;
 use reader::Reader;
 use work::{Abandoned, Acknowledgement, Context, Tidy, Work, job};

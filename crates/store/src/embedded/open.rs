@@ -15,6 +15,7 @@ use crate::OpenError;
 use super::Options;
 use super::damage::Damage;
 use super::link::{Link, Watched, begin_anew};
+use super::offline::unfinished;
 use super::rows::{self, to_sql};
 use super::schema::{APPLICATION_ID, FORMAT, Role, SCHEMA, connect};
 use super::work::Context;
@@ -34,8 +35,20 @@ pub(super) struct Opened {
     pub(super) damage: Arc<Damage>,
 }
 
-/// Takes the lock first: nothing of the database is touched while another daemon has it.
+/// Opens a store that is whole.
 pub(super) fn open(options: &Options, readers: usize) -> Result<Opened, OpenError> {
+    let mut opened = open_half(options, readers)?;
+    let path = opened.file.path().to_owned();
+    match opened.writer.connection().and_then(unfinished) {
+        Ok(None) => Ok(opened),
+        Ok(Some(mark)) => Err(OpenError::Copying { path, from: mark.from.shown }),
+        Err(error) => Err(OpenError::Database { path, why: error.to_string() }),
+    }
+}
+
+/// Opens a store that may be half a copy. Takes the lock first: nothing of the database is touched while another
+/// daemon has it.
+pub(super) fn open_half(options: &Options, readers: usize) -> Result<Opened, OpenError> {
     let path = resolve(&options.path)?;
     let lock = lock(&path)?;
     let failed = |why| OpenError::File { path: path.clone(), why };

@@ -6,6 +6,8 @@
 //! at a row without a key: that a key is *not* there is shown by the row before it, which names a later one. That row
 //! is where the search for the key ends anyway.
 
+pub(super) mod range;
+
 use std::num::NonZeroU32;
 
 use rusqlite::{OptionalExtension, Row, ffi, params};
@@ -120,8 +122,24 @@ fn at_or_before(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Stored> {
     Ok(row)
 }
 
+/// The row without a key.
+fn beginning(at: &Context<'_>) -> rusqlite::Result<Stored> {
+    let mut first = at.connection.prepare_cached(select!("WHERE row_key = x''"))?;
+    first.query_row([], stored).optional()?.ok_or_else(|| damaged("the ring of keys has no beginning"))
+}
+
 /// The rows after `after`, in order, with their kept claims.
 pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rusqlite::Result<Vec<Found>> {
+    let rows = stored_page(at, after, limit)?;
+    Ok(rows.into_iter().map(|(key, row, kept)| found(at, key, row, kept)).collect())
+}
+
+/// The same with all their columns.
+fn stored_page(
+    at: &Context<'_>,
+    after: Option<RowKey>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(RowKey, Stored, Vec<Kept>)>> {
     if limit == 0 {
         return Ok(Vec::new());
     }
@@ -145,7 +163,7 @@ pub(super) fn page(at: &Context<'_>, after: Option<RowKey>, limit: usize) -> rus
             return Err(damaged("an alias has lost or gained a claim"));
         }
         before = row.clone();
-        page.push(found(at, key, row, kept));
+        page.push((key, row, kept));
     }
     if page.len() < limit && before.next.is_some() {
         return Err(damaged("the ring of keys has no end"));

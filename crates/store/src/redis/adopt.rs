@@ -56,6 +56,7 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         reset.arg("RESETSTAT");
         pipe.ask_masters(reset).await?;
     }
+    greet::refuse_half_a_copy(pipe, &names).await?;
     let now = match &options.clock {
         Some(clock) => clock(),
         None => greet::time(pipe, &names).await?,

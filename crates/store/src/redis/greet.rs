@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use redis::{RedisError, Value, cmd};
-use tempalias_alias::{KeyId, UnixTime};
+use tempalias_alias::{KeyId, RowKey, UnixTime};
 
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::{Pipe, why_not};
+use crate::copy::{Mark, Origin};
 
 /// Scripts declare what they do in their first line, which older ones do not know.
 const OLDEST: u32 = 7;
@@ -203,6 +204,39 @@ pub(super) async fn missing_key(
         Some((KeyId(id.as_slice().try_into().ok()?), until))
     });
     Ok(needed.filter(|(id, until)| *until > now && !listed.contains(id)).map(|(id, _)| id).next())
+}
+
+/// How far a copy into this store has come, if one is unfinished.
+pub(super) async fn copying(pipe: &mut Pipe, names: &Names) -> Result<Option<Mark>, RedisError> {
+    let value = pipe.ask(cmd("GET").arg(names.copying())).await?;
+    if value == Value::Nil {
+        return Ok(None);
+    }
+    let text = text(&value);
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default().to_owned();
+    let (after, id, shown) = (line(), line(), line());
+    let after = u128::from_str_radix(&after, 16).ok().map(|key| RowKey(key.to_be_bytes()));
+    Ok(Some(Mark { from: Origin { id, shown }, after }))
+}
+
+/// The same as text.
+pub(super) fn copying_text(mark: &Mark) -> String {
+    let after = mark.after.map(|key| key.to_string()).unwrap_or_default();
+    format!("{after}\n{}\n{}", mark.from.id, mark.from.shown)
+}
+
+/// What is said of a store that is half a copy.
+pub(super) fn half_a_copy(from: &str) -> String {
+    format!("it holds an unfinished copy of {from}: run `tempalias db copy` again to finish it")
+}
+
+/// No half copy is served.
+pub(super) async fn refuse_half_a_copy(pipe: &mut Pipe, names: &Names) -> Result<(), Unfit> {
+    match copying(pipe, names).await? {
+        None => Ok(()),
+        Some(mark) => Err(Unfit::Wrong(half_a_copy(&mark.from.shown))),
+    }
 }
 
 /// The server's time.

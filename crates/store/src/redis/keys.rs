@@ -66,9 +66,9 @@ impl Names {
         format!("{}:{{server-keys}}", self.namespace)
     }
 
-    /// Every key of this store, for SCAN.
+    /// Every key of a kind, for SCAN. (A namespace has no character that SCAN takes for a wildcard.)
     pub(super) fn pattern(&self, kind: &str) -> String {
-        format!("{}:{{{kind}:*", self.namespace)
+        format!("{}:{{{kind}:*}}", self.namespace)
     }
 
     /// How far a copy into this store has come.

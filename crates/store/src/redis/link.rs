@@ -113,6 +113,18 @@ impl Pipe {
         }
     }
 
+    /// One command to where the caller says, in a Cluster.
+    pub(super) async fn ask_at(&mut self, command: Cmd, to: RoutingInfo) -> Result<Value, RedisError> {
+        match self {
+            Self::Single(_) => self.ask(&command).await,
+            Self::Cluster(connection) => {
+                let asked = connection.route_command(command, to);
+                let answer = tokio::time::timeout(COMMAND_TIMEOUT, asked).await;
+                answer.unwrap_or_else(|_| Err(no_answer()))?.extract_error()
+            }
+        }
+    }
+
     /// Waits until `count` replicas have what was written on this connection for the slot of `key`; how many have.
     pub(super) async fn wait(&mut self, key: &str, count: u32, limit: Duration) -> Result<Value, RedisError> {
         let mut wait = redis::cmd("WAIT");
@@ -384,6 +396,17 @@ fn fault(error: &RedisError) -> (StoreError, Suspicion) {
             (StoreError::Failed(format!("the server cannot be used ({})", error.category())), Suspicion::None)
         }
     }
+}
+
+/// An error of a single command, in the store's words.
+pub(super) fn in_store_words(error: &RedisError) -> StoreError {
+    fault(error).0
+}
+
+/// Whether the same may work in a moment.
+pub(super) fn passes(error: &RedisError) -> bool {
+    fault(error).1 != Suspicion::None
+        || matches!(error.code(), Some("LOADING" | "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN"))
 }
 
 /// Why a connection could not be made, in the store's words.

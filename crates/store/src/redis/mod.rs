@@ -12,9 +12,12 @@ mod create;
 mod greet;
 mod keys;
 mod lease;
+pub(crate) mod legacy;
 mod link;
+mod offline;
 mod reply;
 mod rows;
+mod scan;
 mod script;
 mod supervise;
 mod upkeep;
@@ -39,6 +42,7 @@ use crate::{
 
 pub use address::{AddressError, RedisAddress};
 pub use adopt::{Adopted, adopt};
+pub(crate) use offline::RedisOffline;
 
 /// How to open a store on Redis.
 #[derive(Clone)]

@@ -2,11 +2,12 @@
 
 use redis::Value;
 use tempalias_alias::{
-    Answer, Attempt, Fingerprint, Kept, KeptState, Ledger, Limits, Outcome, Owner, RowKey, Sealed, SenderTag,
-    State, UnixTime,
+    Answer, Attempt, Fingerprint, Kept, KeptState, KeyId, Ledger, Limits, Outcome, Owner, RowKey, Sealed,
+    SenderTag, State, UnixTime,
 };
 
 use super::keys::Hex;
+use crate::copy::Row;
 use crate::{Claimed, Found, StoreError};
 
 /// Takes the fields of an answer one after another.
@@ -76,7 +77,22 @@ pub(super) fn nonsense() -> StoreError {
 
 /// An answer of `find.lua`: the store's time, and the row if there is one.
 pub(super) fn found(key: RowKey, answer: Value) -> Result<(UnixTime, Option<Found>), StoreError> {
+    found_in(key, &mut Fields::of(answer)?)
+}
+
+/// An answer of `whole.lua`: as of `find.lua`, with more behind it.
+pub(super) fn whole(key: RowKey, answer: Value) -> Result<(UnixTime, Option<Row>), StoreError> {
     let mut fields = Fields::of(answer)?;
+    let (now, found) = found_in(key, &mut fields)?;
+    let Some(found) = found else { return Ok((now, None)) };
+    let Found { ledger, created, sealed, .. } = found;
+    let Ledger { limits, state, used, kept } = ledger;
+    let key_id = KeyId(fields.exactly()?);
+    let goes = fields.optional()?.filter(|_| state == State::Removed).map(UnixTime::from_millis);
+    Ok((now, Some(Row { key, key_id, limits, state, used, created, goes, sealed, kept })))
+}
+
+fn found_in(key: RowKey, fields: &mut Fields) -> Result<(UnixTime, Option<Found>), StoreError> {
     let now = fields.time()?;
     if fields.is_empty() {
         return Ok((now, None));

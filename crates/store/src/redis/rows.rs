@@ -73,9 +73,7 @@ impl Core {
 
     /// Notes that a row sealed under `id` may be looked up until its retention after `until` is over; none: for ever.
     pub(super) async fn note_key(&self, id: KeyId, until: Option<UnixTime>) -> Result<(), StoreError> {
-        let until = until.map_or(FOR_EVER, |until| {
-            UnixTime::from_millis(until.plus(ROW_RETENTION).millis().next_multiple_of(NOTE_STEP))
-        });
+        let until = need_until(until);
         let is_noted =
             |noted: &std::collections::BTreeMap<_, _>| noted.get(&id).is_some_and(|noted| *noted >= until);
         if self.noted.lock().is_ok_and(|noted| is_noted(&noted)) {
@@ -131,6 +129,13 @@ impl Core {
         }
         Ok(keys)
     }
+}
+
+/// Until when a key is needed for rows that end at `until`; none: for ever.
+pub(super) fn need_until(until: Option<UnixTime>) -> UnixTime {
+    until.map_or(FOR_EVER, |until| {
+        UnixTime::from_millis(until.plus(ROW_RETENTION).millis().next_multiple_of(NOTE_STEP))
+    })
 }
 
 /// What outlives every key.

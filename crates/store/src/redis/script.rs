@@ -81,5 +81,8 @@ scripts! {
     RESERVE = IfThereIsRoom [include_str!("lua/reserve.lua")];
     CONFIRM = Always [include_str!("lua/confirm.lua")];
     RENEW = Always [include_str!("lua/renew.lua")];
+    WHOLE = Never [PRELUDE, include_str!("lua/whole.lua")];
+    BRING = IfThereIsRoom [PRELUDE, include_str!("lua/bring.lua")];
+    BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
 }

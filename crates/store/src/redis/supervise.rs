@@ -133,6 +133,7 @@ impl Core {
         if described.evicted > 0 {
             greet::distrust(&pipe, &self.names).await?;
         }
+        greet::refuse_half_a_copy(&mut pipe, &self.names).await?;
         let now = match &self.options.clock {
             Some(clock) => clock(),
             None => greet::time(&mut pipe, &self.names).await?,
@@ -227,6 +228,9 @@ impl Core {
             // Calls find out themselves about a connection that fails.
             Err(Unfit::Failing(_)) => return Ok(()),
             Err(unfit) => return Err(unfit),
+        }
+        if let Err(unfit @ Unfit::Wrong(_)) = greet::refuse_half_a_copy(&mut pipes.all, &self.names).await {
+            return Err(unfit);
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some((_, last_seen)), Some(now)) = (&mut *known, self.lease.now()) {

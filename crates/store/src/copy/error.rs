@@ -1,0 +1,66 @@
+//! Why a copy was not made, in words for operators.
+
+use std::path::PathBuf;
+
+use super::{Differences, Origin};
+use crate::{OpenError, StoreError};
+
+/// Why a copy was not made, or not finished.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// One of the stores cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// One of the stores failed on the way.
+    #[error("{store} failed on the way: {why}. Run the same command again: it goes on where it was")]
+    Store {
+        /// Which.
+        store: String,
+        /// How.
+        why: StoreError,
+    },
+    /// A node serves it.
+    #[error(
+        "{store} is served by {node}: stop every node that uses it, and run this again. (One \
+             that was killed counts as serving for 15 s more.)"
+    )]
+    Served {
+        /// Which.
+        store: String,
+        /// What stands in the node's lease.
+        node: String,
+    },
+    /// There is no store to copy.
+    #[error("there is no store at {}", .0.display())]
+    Nothing(PathBuf),
+    /// The target is in use.
+    #[error("{store} holds {rows} aliases already: a copy is made into an empty store only")]
+    NotEmpty {
+        /// Which.
+        store: String,
+        /// How many rows.
+        rows: u64,
+    },
+    /// The target holds half of something else.
+    #[error("{store} holds an unfinished copy of {from}: finish that one, or empty {store}")]
+    OtherCopy {
+        /// Which.
+        store: String,
+        /// What was being copied.
+        from: String,
+    },
+    /// Both sides are one.
+    #[error("{0} and {1} are the same store")]
+    Same(String, String),
+    /// Not the same at the end.
+    #[error(
+        "the copy differs from its source: {0}. It cannot be served. Run the same command again to mend it"
+    )]
+    Differs(Differences),
+}
+
+impl CopyError {
+    pub(super) fn store(which: &Origin, why: StoreError) -> Self {
+        Self::Store { store: which.shown.clone(), why }
+    }
+}

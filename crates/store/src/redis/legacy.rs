@@ -1,0 +1,107 @@
+//! The Redis of the first tempalias (2010): `aliases:<name>` holds JSON, `counter:<name>` how many messages are left.
+//! Only reads them; what they mean is not this crate's business.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use futures_util::future::try_join_all;
+use redis::{RedisError, Value, cmd};
+use tempalias_alias::UnixTime;
+use tokio::sync::Mutex;
+
+use super::link::{self, Pipe, Target};
+use super::{RedisOptions, refused, scan};
+use crate::copy::{CopyError, Origin};
+use crate::{StoreError, system_clock};
+
+const ALIASES: &str = "aliases:";
+const COUNTERS: &str = "counter:";
+
+/// A Redis of 2010, as far as anybody kept one.
+pub struct Legacy {
+    pipe: Mutex<Pipe>,
+    origin: Origin,
+    clock: crate::Clock,
+}
+
+/// What stands there of one alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldAlias {
+    /// The JSON; none: it went meanwhile, or is no text.
+    pub json: Option<Vec<u8>>,
+    /// What its counter says; none: there is none.
+    pub left: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Legacy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Legacy({})", self.origin.shown)
+    }
+}
+
+impl Legacy {
+    /// Connects. Of any version that knows SCAN (2.8, 2013); older data can be loaded into a newer server.
+    ///
+    /// # Errors
+    /// [`CopyError`] when it cannot be reached.
+    pub async fn connect(options: RedisOptions) -> Result<Self, CopyError> {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let target = Target { address: options.address.clone(), ca: options.ca.clone() };
+        let pipe = target.connect().await.map_err(|error| refused(&options, &error))?;
+        let shown = options.address.to_string();
+        let origin = Origin { id: format!("2010 {shown}"), shown };
+        let clock = options.clock.unwrap_or_else(system_clock);
+        Ok(Self { pipe: Mutex::new(pipe), origin, clock })
+    }
+
+    /// Which one it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The time that decides what is over.
+    pub fn now(&self) -> UnixTime {
+        (self.clock)()
+    }
+
+    /// The names of all aliases, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn names(&self) -> Result<BTreeSet<Vec<u8>>, StoreError> {
+        let mut pipe = self.pipe.lock().await.clone();
+        let mut names = BTreeSet::new();
+        let found = scan::all(&mut pipe, "aliases:*", |key| {
+            names.extend(key.strip_prefix(ALIASES.as_bytes()).map(<[u8]>::to_vec));
+        });
+        found.await.map_err(|error| link::in_store_words(&error))?;
+        Ok(names)
+    }
+
+    /// What stands under these names, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read(&self, names: &[Vec<u8>]) -> Result<Vec<OldAlias>, StoreError> {
+        let pipe = self.pipe.lock().await.clone();
+        let read = names.iter().map(|name| {
+            let mut pipe = pipe.clone();
+            async move {
+                let json = get(&mut pipe, ALIASES, name).await?;
+                let left = get(&mut pipe, COUNTERS, name).await?;
+                Ok::<_, RedisError>(OldAlias { json, left })
+            }
+        });
+        try_join_all(read).await.map_err(|error| link::in_store_words(&error))
+    }
+}
+
+async fn get(pipe: &mut Pipe, kind: &str, name: &[u8]) -> Result<Option<Vec<u8>>, RedisError> {
+    match pipe.ask(cmd("GET").arg([kind.as_bytes(), name].concat())).await {
+        Ok(Value::BulkString(bytes)) => Ok(Some(bytes)),
+        Ok(_) => Ok(None),
+        // A list, say: not what tempalias wrote.
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+        Err(error) => Err(error),
+    }
+}

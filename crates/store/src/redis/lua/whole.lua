@@ -1,0 +1,7 @@
+-- A row with all that a copy takes along. KEYS: marker, row, claims.
+local row = read_row(KEYS[2])
+if not row then return {text(now)} end
+local more = redis.call('HMGET', KEYS[2], 'z', 'k')
+return {
+  text(now), row.s, text(row.u), row.m, row.f, row.t, row.c, more[1], redis.call('HGETALL', KEYS[3]), more[2], row.g
+}

@@ -1,0 +1,113 @@
+//! What must be so before a server is copied from or to.
+
+use tempalias_alias::UnixTime;
+
+use super::RedisOffline;
+use crate::OpenError;
+use crate::copy::{CopyError, Mark, Origin};
+use crate::redis::greet::{self, Unfit};
+use crate::redis::keys::Names;
+use crate::redis::link::{self, Pipe, Target};
+use crate::redis::{RedisOptions, refused};
+
+/// What a server shows before anything is copied.
+struct Look {
+    pipe: Pipe,
+    seen: greet::Markers,
+    copying: Option<Mark>,
+    now: UnixTime,
+}
+
+impl RedisOffline {
+    /// Opens a store that is there, whole, and not served.
+    pub(crate) async fn source(options: RedisOptions) -> Result<Self, CopyError> {
+        let target = reach(&options);
+        let Look { pipe, seen, copying, .. } = look(&options, &target).await?;
+        if let Some(mark) = copying {
+            return Err(wrong(&options, Unfit::Wrong(greet::half_a_copy(&mark.from.shown))));
+        }
+        let marker = seen.only().map_err(|unfit| wrong(&options, unfit))?.to_owned();
+        if let Some(why) = seen.fault(&marker) {
+            return Err(wrong(&options, Unfit::Wrong(why)));
+        }
+        let store = Self::of(options, target, marker, pipe);
+        store.refuse_if_served().await?;
+        Ok(store)
+    }
+
+    /// Opens a store for a copy of `from`; makes an empty server ready.
+    pub(crate) async fn target(options: RedisOptions, from: &Origin) -> Result<(Self, Mark), CopyError> {
+        let target = reach(&options);
+        let Look { pipe, seen, copying, now } = look(&options, &target).await?;
+        let marker = match seen.only() {
+            Ok(marker) => marker.to_owned(),
+            Err(Unfit::Empty) => greet::new_marker((options.draw)().to_be_bytes(), now),
+            Err(unfit) => return Err(wrong(&options, unfit)),
+        };
+        let store = Self::of(options, target, marker, pipe.clone());
+        let shown = store.origin.shown.clone();
+        if store.origin.id == from.id {
+            return Err(CopyError::Same(from.shown.clone(), shown));
+        }
+        let failed = |why| CopyError::Store { store: shown.clone(), why };
+        let mark = match copying {
+            Some(mark) if mark.from.id == from.id => mark,
+            Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
+            None => {
+                let rows = store.count().await.map_err(failed)?;
+                if rows > 0 {
+                    return Err(CopyError::NotEmpty { store: shown, rows });
+                }
+                store.refuse_if_served().await?;
+                Mark { from: from.clone(), after: None }
+            }
+        };
+        // First of all: what is there from now on is half a copy, whatever happens.
+        store.mark(&mark).await.map_err(failed)?;
+        let marked = greet::mark(&pipe, &store.names, &store.marker, &seen.missing).await;
+        marked.map_err(|error| failed(link::in_store_words(&error)))?;
+        store.refuse_if_served().await?;
+        Ok((store, mark))
+    }
+}
+
+fn reach(options: &RedisOptions) -> Target {
+    // The TLS library asks the process for its cryptography; whoever installed one already is fine, too.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    Target { address: options.address.clone(), ca: options.ca.clone() }
+}
+
+async fn look(options: &RedisOptions, target: &Target) -> Result<Look, CopyError> {
+    let mut pipe = target.connect().await.map_err(|error| refused(options, &error))?;
+    look_through(options, &mut pipe).await.map_err(|unfit| wrong(options, unfit))
+}
+
+async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, Unfit> {
+    let names = Names::new(&options.namespace);
+    if greet::check_server(pipe, options.address.is_cluster()).await?.evicted > 0 {
+        let why = "the server has thrown keys away to make room, aliases perhaps among them: accept the loss with \
+                   `tempalias db adopt` first";
+        return Err(Unfit::Wrong(why.to_owned()));
+    }
+    let now = match &options.clock {
+        Some(clock) => clock(),
+        None => greet::time(pipe, &names).await?,
+    };
+    if let Some(missing) = greet::missing_key(pipe, &names, &options.keys, now).await? {
+        return Err(Unfit::MissingKey(missing));
+    }
+    let copying = greet::copying(pipe, &names).await?;
+    let seen = greet::markers(pipe, &names).await?;
+    Ok(Look { pipe: pipe.clone(), seen, copying, now })
+}
+
+fn wrong(options: &RedisOptions, unfit: Unfit) -> CopyError {
+    let address = options.address.to_string();
+    CopyError::Open(match unfit {
+        Unfit::Failing(why) | Unfit::Wrong(why) => OpenError::Redis { address, why },
+        Unfit::Empty => OpenError::Redis { address, why: "the server holds no tempalias store".to_owned() },
+        Unfit::MissingKey(missing) => {
+            OpenError::RedisMissingKey { address, missing, listed: options.keys.clone() }
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! Walking over all keys of a kind, on every master, in small steps that hold up nobody (never KEYS).
+
+use std::collections::BTreeMap;
+
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{ErrorKind, RedisError, Value, cmd};
+
+use super::greet::text;
+use super::link::Pipe;
+
+/// Keys that one step looks at.
+const STEP: usize = 1000;
+/// Where a walk begins, and what says that it has ended.
+const FIRST: &[u8] = b"0";
+
+/// A server that is walked over; none: the only one.
+pub(super) type Master = Option<u16>;
+
+/// Every master, by one slot that it has.
+pub(super) async fn masters(pipe: &mut Pipe) -> Result<Vec<Master>, RedisError> {
+    let Pipe::Cluster(_) = pipe else { return Ok(vec![None]) };
+    let mut slots = cmd("CLUSTER");
+    slots.arg("SLOTS");
+    let answer = pipe.ask_at(slots, RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary)).await?;
+    let mut masters = BTreeMap::new();
+    let Value::Array(ranges) = answer else { return Err(nonsense()) };
+    for range in ranges {
+        let Value::Array(fields) = range else { continue };
+        let [Value::Int(first), _, Value::Array(master), ..] = fields.as_slice() else { continue };
+        let name: Vec<String> = master.iter().map(text).collect();
+        masters.entry(name.join(" ")).or_insert(u16::try_from(*first).ok());
+    }
+    // Without any, nothing would be found, a lease that holds neither.
+    if masters.is_empty() { Err(nonsense()) } else { Ok(masters.into_values().collect()) }
+}
+
+/// One step: keys like `pattern`, and where to go on; none: that was all of this master.
+pub(super) async fn step(
+    pipe: &mut Pipe,
+    master: Master,
+    cursor: &[u8],
+    pattern: &str,
+) -> Result<(Vec<Vec<u8>>, Option<Vec<u8>>), RedisError> {
+    let mut scan = cmd("SCAN");
+    scan.arg(if cursor.is_empty() { FIRST } else { cursor }).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+    let answer = match master {
+        None => pipe.ask(&scan).await?,
+        Some(slot) => {
+            let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+            pipe.ask_at(scan, RoutingInfo::SingleNode(route)).await?
+        }
+    };
+    let Value::Array(fields) = answer else { return Err(nonsense()) };
+    let [Value::BulkString(next), Value::Array(keys)] = fields.as_slice() else {
+        return Err(nonsense());
+    };
+    let keys = keys.iter().filter_map(|key| match key {
+        Value::BulkString(key) => Some(key.clone()),
+        _ => None,
+    });
+    Ok((keys.collect(), (next != FIRST).then(|| next.clone())))
+}
+
+fn nonsense() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "an answer that no server gives").into()
+}
+
+/// All keys like `pattern`, of all masters.
+pub(super) async fn all(
+    pipe: &mut Pipe,
+    pattern: &str,
+    mut found: impl FnMut(Vec<u8>),
+) -> Result<(), RedisError> {
+    for master in masters(pipe).await? {
+        let mut cursor = Vec::new();
+        loop {
+            let (keys, next) = step(pipe, master, &cursor, pattern).await?;
+            keys.into_iter().for_each(&mut found);
+            match next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
