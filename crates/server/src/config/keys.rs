@@ -240,8 +240,8 @@ keys! {
     /// Where aliases are kept.
     store: StoreConfig {
         /// The store. "sqlite:" and a path is a file of this machine; its folder must exist. For several nodes:
-        /// "redis://host:6379/0", "rediss://" for TLS, "unix:/path", or "redis+cluster://host:6379,host:6379"; Valkey is
-        /// addressed alike. Prefer `password_file` to a password in the address.
+        /// `redis://host:6379/0`, `rediss://…` for TLS, `unix:/path`, or `redis+cluster://host:6379,host:6379`. Valkey
+        /// is addressed alike. Prefer `password_file` to a password in the address.
         url: StoreUrl = Default(r#""sqlite:/var/lib/tempalias/aliases.db""#),
         /// The server's keys. The first seals what is new, all find; it is made on the first start. Without its key
         /// a store is worth nothing: keep a copy elsewhere than the store's.
