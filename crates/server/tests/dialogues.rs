@@ -1,22 +1,31 @@
 //! Every file of `tests/dialogues`, played against the program itself over TCP.
 //!
-//! Each dialogue gets a process, a folder and a store of its own. What senders and next hops see goes over real
-//! sockets; an owner's changes go through the command line; only what no owner can do (an alias of a chosen name,
-//! an end that is now, the count of kept claims) is done in the store's file.
+//! Each dialogue gets a process, a folder, and a Redis of its own. What senders and next hops see goes over real
+//! sockets; an owner's changes go through the command line; only what no owner can do (an alias of a chosen name, an
+//! end that is now, the count of kept claims) is done in the store, as a second node would. (On the embedded store,
+//! which has one process at a time, the same files are played by `testkit/tests/over_tcp.rs`.)
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
-use tempalias_alias::{AliasId, ManageHash, Private};
+use tempalias_alias::{AliasId, LimitChange, Limits, ManageHash, Private, RowKey};
 use tempalias_server::keyfile;
+use tempalias_store::{Change as StoreChange, Created, Found, NewRow, RedisOptions, Store};
 use tempalias_testkit::Dialogue;
 use tempalias_testkit::dialogue::{Change, Count, DOMAINS, Fault, HOSTNAME, OPERATOR, Seed};
 use tempalias_testkit::tcp::{Factory, Played, Setup, Subject, play};
+
+#[path = "../../store/tests/servers/mod.rs"]
+mod servers;
+
+use servers::Server;
 
 /// Dialogues played at the same time: most of their time is waiting.
 const AT_ONCE: usize = 6;
@@ -25,6 +34,9 @@ struct Programs;
 
 struct Program {
     folder: tempfile::TempDir,
+    redis: Server,
+    /// Another node, which serves nobody.
+    store: Store,
     child: Child,
     smtp: SocketAddr,
     health: SocketAddr,
@@ -38,13 +50,44 @@ impl Factory for Programs {
         for key in ["new.key", "old.key"] {
             keyfile::create(&folder.path().join(key)).unwrap();
         }
-        std::fs::write(folder.path().join("config.toml"), config(&setup, &folder)).unwrap();
+        let redis = Server::start(&["--appendonly", "yes", "--appendfsync", "no"]);
+        let store = Store::connect(options(&folder, &redis)).await.unwrap();
+        until_ready(&store).await;
+        std::fs::write(folder.path().join("config.toml"), config(&setup, &folder, &redis)).unwrap();
         let (child, smtp, health) = spawn(&folder);
-        Program { folder, child, smtp, health }
+        Program { folder, redis, store, child, smtp, health }
     }
 }
 
-fn config(setup: &Setup, folder: &tempfile::TempDir) -> String {
+fn keys(folder: &tempfile::TempDir) -> tempalias_alias::Keys {
+    keyfile::open(&["new.key", "old.key"].map(|name| folder.path().join(name))).unwrap()
+}
+
+/// Makes the server ready, too.
+fn options(folder: &tempfile::TempDir, redis: &Server) -> RedisOptions {
+    static DRAWN: AtomicU64 = AtomicU64::new(1);
+    RedisOptions {
+        address: redis.address(),
+        ca: None,
+        namespace: "tempalias".into(),
+        keys: keys(folder).all().map(tempalias_alias::ServerKey::id).collect(),
+        is_new: true,
+        wait_replicas: 0,
+        node: "the test".into(),
+        draw: Arc::new(|| DRAWN.fetch_add(1, Ordering::Relaxed)),
+        clock: None,
+    }
+}
+
+async fn until_ready(store: &Store) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !store.check().await.is_ready() {
+        assert!(Instant::now() < end, "the store serves");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn config(setup: &Setup, folder: &tempfile::TempDir, redis: &Server) -> String {
     let at = folder.path().display();
     let (mut smtp, mut delivery) = (String::new(), String::new());
     let session = setup.config.iter().find(|(key, _)| key == "session_timeout");
@@ -62,8 +105,9 @@ fn config(setup: &Setup, folder: &tempfile::TempDir) -> String {
          [smtp]\nlisten = [\"127.0.0.1:0\"]\n{smtp}[http]\nlisten = [\"127.0.0.1:0\"]\n\
          [admin_http]\nlisten = [\"127.0.0.1:0\"]\n[admin_socket]\npath = \"{at}/admin.sock\"\n\
          [delivery]\nsmarthost = \"{}\"\n{delivery}[dns]\nservers = [\"127.0.0.1:53\"]\n\
-         [store]\nurl = \"sqlite:{at}/aliases.db\"\nkey_files = [\"{at}/new.key\", \"{at}/old.key\"]\n",
-        setup.next_hop
+         [store]\nurl = \"{}\"\nkey_files = [\"{at}/new.key\", \"{at}/old.key\"]\n",
+        setup.next_hop,
+        redis.address()
     )
 }
 
@@ -103,18 +147,7 @@ fn command(folder: &tempfile::TempDir) -> Command {
     command
 }
 
-fn millis_from_now(later: Duration) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from((now + later).as_millis()).unwrap()
-}
-
 impl Program {
-    fn database(&self) -> Connection {
-        let connection = Connection::open(self.path("aliases.db")).unwrap();
-        connection.busy_timeout(Duration::from_secs(5)).unwrap();
-        connection
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -124,20 +157,19 @@ impl Program {
         assert!(done.success(), "tempalias alias {arguments:?}: {done}");
     }
 
-    /// Acknowledgements are written with the next write; asking for readiness is one.
-    fn write_what_waits(&self) {
-        let mut stream = TcpStream::connect(self.health).unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    /// Until the program itself says so.
+    fn until_ready(&self) {
+        servers::wait_for("the program is ready", || {
+            let mut stream = TcpStream::connect(self.health).unwrap();
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            std::io::read_to_string(stream).unwrap().starts_with("HTTP/1.1 200")
+        });
     }
 
-    fn keys(&self) -> tempalias_alias::Keys {
-        keyfile::open(&[self.path("new.key"), self.path("old.key")]).unwrap()
-    }
-
-    fn row_keys(&self, alias: &str) -> Vec<[u8; 16]> {
+    async fn found(&self, alias: &str) -> Option<Found> {
         let id: AliasId = alias.parse().unwrap();
-        self.keys().row_keys(&id).iter().map(|key| key.0).collect()
+        let rows: Vec<RowKey> = keys(&self.folder).row_keys(&id);
+        self.store.find(&rows).await.unwrap()
     }
 }
 
@@ -151,7 +183,7 @@ impl Subject for Program {
     }
 
     async fn seed(&mut self, seed: &Seed) {
-        let keys = self.keys();
+        let keys = keys(&self.folder);
         let key = if seed.old_key { keys.all().last().unwrap() } else { keys.first() };
         let id: AliasId = seed.alias.parse().unwrap();
         let private = Private {
@@ -159,29 +191,15 @@ impl Subject for Program {
             domain: seed.domain.as_deref().unwrap_or(DOMAINS[0]).parse().unwrap(),
             manage: ManageHash([0; 16]),
         };
-        let until = seed.days.map(|days| millis_from_now(Duration::from_hours(24) * days));
-        let database = self.database();
-        database
-            .execute(
-                "INSERT INTO server_key VALUES (?1, 0, 1) ON CONFLICT DO UPDATE SET row_count = row_count + 1",
-                params![key.id().0],
-            )
-            .unwrap();
-        database
-            .execute(
-                "INSERT INTO alias (row_key, key_id, state, used, max_usage, valid_from, valid_until, created, sealed)
-                 VALUES (?1, ?2, 0, 0, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    key.row_key(&id).0,
-                    key.id().0,
-                    seed.uses,
-                    seed.from.map(millis_from_now),
-                    until,
-                    millis_from_now(Duration::ZERO),
-                    key.seal(&id, &private, [7; 12]).0,
-                ],
-            )
-            .unwrap();
+        let now = self.store.now();
+        let limits = Limits {
+            valid_from: seed.from.map(|later| now.plus(later)),
+            valid_until: seed.days.map(|days| now.plus(Duration::from_hours(24) * days)),
+            max_usage: seed.uses.and_then(NonZeroU32::new),
+        };
+        let sealed = key.seal(&id, &private, [7; 12]);
+        let row = NewRow { key: key.row_key(&id), key_id: key.id(), limits, sealed };
+        assert_eq!(self.store.create(row, &[], None).await, Ok(Created::Done));
     }
 
     async fn change(&mut self, alias: &str, change: Change) {
@@ -192,48 +210,41 @@ impl Subject for Program {
             Change::FreeHeld => self.owner(&["free", alias]),
             Change::Uses(uses) => self.owner(&["extend", alias, "--max-usage", &uses.to_string()]),
             Change::Expire => {
-                let now = millis_from_now(Duration::ZERO);
-                for key in self.row_keys(alias) {
-                    let sql = "UPDATE alias SET valid_until = ?2 WHERE row_key = ?1";
-                    self.database().execute(sql, params![key, now]).unwrap();
-                }
+                let found = self.found(alias).await.unwrap();
+                let now = LimitChange { valid_until: Some(found.now), max_usage: None };
+                self.store.change(found.key, StoreChange::Limits(now)).await.unwrap();
             }
         }
     }
 
     async fn count(&mut self, alias: &str, what: Count) -> Option<u32> {
-        self.write_what_waits();
-        let sql = match what {
-            Count::Used => "SELECT used FROM alias WHERE row_key = ?1 AND ?2 > 0",
-            Count::Left => "SELECT max(max_usage - used, 0) FROM alias WHERE row_key = ?1 AND ?2 > 0",
-            Count::Held => {
-                "SELECT count(claim.state) FROM alias LEFT JOIN claim ON claim.row_key = alias.row_key
-                 AND until > ?2 AND claim.state != 2 WHERE alias.row_key = ?1 GROUP BY alias.row_key"
-            }
-            Count::Kept => {
-                "SELECT count(claim.state) FROM alias LEFT JOIN claim ON claim.row_key = alias.row_key
-                 AND until > ?2 WHERE alias.row_key = ?1 GROUP BY alias.row_key"
-            }
-        };
-        let now = millis_from_now(Duration::ZERO);
-        let database = self.database();
-        let found = |key: &[u8; 16]| {
-            database.query_row(sql, params![key, now], |row| row.get::<_, Option<u32>>(0)).ok()
-        };
-        self.row_keys(alias).iter().find_map(found).flatten()
+        let found = self.found(alias).await?;
+        match what {
+            Count::Used => Some(found.ledger.used),
+            Count::Left => found.ledger.remaining(),
+            Count::Held => u32::try_from(found.ledger.held(found.now)).ok(),
+            Count::Kept => u32::try_from(found.ledger.kept.len()).ok(),
+        }
     }
 
     async fn store(&mut self, fault: Fault) {
-        let (there, away) = (self.path("aliases.db"), self.path("aliases.away"));
         match fault {
-            Fault::Up => std::fs::rename(away, there).unwrap(),
-            _ => std::fs::rename(there, away).unwrap(),
+            Fault::Up => {
+                self.redis.restart();
+                self.redis.wait_until_it_answers();
+                until_ready(&self.store).await;
+                self.until_ready();
+            }
+            _ => self.redis.kill(),
         }
     }
 
     async fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        // Its lease would last for a while yet: nobody waits for that here.
+        let leases = "for _, key in ipairs(redis.call('KEYS', '*{lease:*')) do redis.call('DEL', key) end";
+        self.redis.cli(&["EVAL", leases, "0"]);
         (self.child, self.smtp, self.health) = spawn(&self.folder);
     }
 

@@ -24,7 +24,9 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use redis::RedisError;
@@ -181,11 +183,15 @@ impl Redis {
         in_time(self.core.claim(&requests)).await
     }
 
-    /// In a task of its own: once handed over it happens, even if nobody waits for it any longer.
+    /// Begun here, so that whatever is asked of the connection from now on is answered behind it; then in a task of its
+    /// own: once handed over it happens, even if nobody waits for it any longer.
     pub(crate) async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         let core = self.core.clone();
-        let settling = tokio::spawn(async move { in_time(core.settle(&settlements)).await });
-        settling.await.unwrap_or(Err(StoreError::Closed))
+        let mut settling = Box::pin(async move { in_time(core.settle(&settlements)).await });
+        match poll_fn(|cx| Poll::Ready(settling.as_mut().poll(cx))).await {
+            Poll::Ready(settled) => settled,
+            Poll::Pending => tokio::spawn(settling).await.unwrap_or(Err(StoreError::Closed)),
+        }
     }
 
     pub(crate) async fn acknowledge(&self, delivered: Vec<(RowKey, Fingerprint)>) -> Result<(), StoreError> {

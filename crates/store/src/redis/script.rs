@@ -33,6 +33,13 @@ impl Script {
         Self { text, sha, is_waited_for: matches!(writes, Writes::Claims) }
     }
 
+    /// Teaches it to a server.
+    pub(super) fn load(&self) -> Cmd {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(&self.text);
+        load
+    }
+
     /// Whether replicas must have what it wrote, where that is configured.
     pub(super) fn is_waited_for(&self) -> bool {
         self.is_waited_for
@@ -63,6 +70,11 @@ const WRITE_CLAIMS: &str = include_str!("lua/write_claims.lua");
 
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $writes:ident $parts:expr;)*) => {
+        /// All of them.
+        pub(super) fn all() -> Vec<&'static Script> {
+            vec![$(&$name),*]
+        }
+
         $($(#[$doc])* pub(super) static $name: LazyLock<Script> =
             LazyLock::new(|| Script::new(&Writes::$writes, &$parts));)*
     };

@@ -15,7 +15,7 @@ use super::lease;
 use super::link::{Pipe, Pipes};
 use super::reply::Fields;
 use super::rows::millis;
-use super::script::{NEED, RENEW};
+use super::script::{self, NEED, RENEW};
 use super::{Core, RedisOptions};
 use crate::{OpenError, StoreError};
 
@@ -141,6 +141,11 @@ impl Core {
         let missing = greet::missing_key(&mut pipe, &self.names, &self.options.keys, now).await?;
         if let Some(missing) = missing {
             return Err(Unfit::MissingKey(missing));
+        }
+        // A server that must be taught a script answers that call behind those that come after it: a settlement would
+        // come too late for its own acknowledgement.
+        for script in script::all() {
+            pipe.ask_masters(script.load()).await?;
         }
         let marker = self.marker(&pipe, now).await?;
         self.note_own_key(&mut pipe, now).await?;
