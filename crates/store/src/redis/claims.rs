@@ -131,8 +131,10 @@ impl Core {
     }
 
     pub(super) async fn acknowledge(&self, delivered: &[(RowKey, Fingerprint)]) -> Result<(), StoreError> {
+        let deadline = self.now().plus(DEADLINE).millis().to_string();
+        let deadline = deadline.as_bytes();
         let each = delivered.iter().map(|(row, message)| async move {
-            self.run_on(*row, &ACKNOWLEDGE, &[&message.0]).await.map(drop)
+            self.run_on(*row, &ACKNOWLEDGE, &[&message.0, deadline]).await.map(drop)
         });
         try_join_all(each).await.map(drop)
     }

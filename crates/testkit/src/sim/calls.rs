@@ -173,8 +173,11 @@ impl World {
                 Said::Settled
             }
             Asked::Acknowledge(delivered) => {
-                for (row, message) in delivered {
-                    self.forgets(row, message);
+                // As for claims: later, it might be about the same message's next delivery.
+                if !shared || self.store.time(self.now) <= self.calls[call].late_after {
+                    for (row, message) in delivered {
+                        self.forgets(row, message);
+                    }
                 }
                 Said::Settled
             }
