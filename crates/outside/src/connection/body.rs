@@ -102,7 +102,12 @@ impl<'a> Unsent<'a> {
                 *dot_may_have_left = before;
                 Ok(0)
             }
-            done => done,
+            Ok(written) => {
+                // What it did not take is still ours to hold back.
+                *dot_may_have_left = before || written + DOT > self.octets;
+                Ok(written)
+            }
+            failed => failed,
         }
     }
 

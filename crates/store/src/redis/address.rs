@@ -90,6 +90,15 @@ impl FromStr for RedisAddress {
         if scheme == "unix:" && !rest.starts_with('/') {
             return Err(AddressError("the path of the socket must be absolute"));
         }
+        // Other words there are not hidden when the address is shown, and a password may be among them.
+        let words = rest.split_once('?').map_or("", |(_, words)| words);
+        let is_known = |word: &str| word.is_empty() || (scheme == "unix:" && word.starts_with("db="));
+        if !words.split('&').all(is_known) {
+            return Err(AddressError(
+                "nothing may follow a ? but db=NUMBER, for a unix socket; a password goes into \
+                                     store.password_file",
+            ));
+        }
         // A password may hold an @ only as %40, so the last one ends it. A socket's path has none.
         let (user, hosts) = match rest.rsplit_once('@') {
             Some((user, hosts)) if scheme != "unix:" => (Some(user), hosts),
@@ -189,6 +198,8 @@ mod tests {
             "redis+cluster://u:hunter2@a:1/4",
             "redis://u:hunter2@h:notaport",
             "redis://h/db",
+            "unix:/s?pass=hunter2",
+            "redis://h?password=hunter2",
             "unix:relative",
             "redis:/x",
         ] {

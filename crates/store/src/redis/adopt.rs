@@ -50,6 +50,9 @@ pub async fn adopt(options: &RedisOptions) -> Result<Adopted, OpenError> {
 async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, Unfit> {
     let names = Names::new(&options.namespace);
     let described = greet::check_server(pipe, options.address.is_cluster()).await?;
+    if let Some(unfit) = described.unfit {
+        return Err(unfit);
+    }
     if described.evicted > 0 {
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");

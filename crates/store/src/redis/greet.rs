@@ -42,10 +42,12 @@ impl From<RedisError> for Unfit {
 }
 
 /// What one or more servers said of themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
     /// Keys that were thrown away to make room, since the server's start: aliases may be among them.
     pub(super) evicted: u64,
+    /// What is wrong with it otherwise.
+    pub(super) unfit: Option<Unfit>,
 }
 
 /// Whether the server, or every master of the Cluster, is of the kind that is needed.
@@ -54,17 +56,23 @@ pub(super) async fn check_server(pipe: &mut Pipe, is_cluster: bool) -> Result<De
     for section in ["server", "memory", "replication", "stats", "cluster"] {
         info.arg(section);
     }
-    let mut all = Described { evicted: 0 };
+    let mut evicted = 0;
+    let mut unfit = None;
     for answer in pipe.ask_masters(info).await? {
-        all.evicted += check_info(&text(&answer), is_cluster)?.evicted;
+        let info = text(&answer);
+        evicted += field(&info, "evicted_keys").parse().unwrap_or(0);
+        unfit = unfit.or(check_info(&info, is_cluster).err());
     }
-    Ok(all)
+    Ok(Described { evicted, unfit })
 }
 
-fn check_info(info: &str, is_cluster: bool) -> Result<Described, Unfit> {
-    let field = |name: &str| {
-        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
-    };
+/// A field of INFO; empty: it is not there.
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+fn check_info(info: &str, is_cluster: bool) -> Result<(), Unfit> {
+    let field = |name: &str| field(info, name);
     let version = field("redis_version");
     let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default();
     if major < OLDEST {
@@ -89,7 +97,7 @@ fn check_info(info: &str, is_cluster: bool) -> Result<Described, Unfit> {
              noeviction"
         )));
     }
-    Ok(Described { evicted: field("evicted_keys").parse().unwrap_or_default() })
+    Ok(())
 }
 
 /// Takes the markers away: from now on nothing is known of any alias, on whatever node, until somebody adopts what is
@@ -270,9 +278,11 @@ mod tests {
 
     #[test]
     fn what_a_server_must_be() {
-        assert_eq!(check_info(GOOD, false), Ok(Described { evicted: 0 }));
-        let evicting = GOOD.replace("evicted_keys:0", "evicted_keys:12");
-        assert_eq!(check_info(&evicting, false), Ok(Described { evicted: 12 }));
+        assert_eq!(check_info(GOOD, false), Ok(()));
+        assert_eq!(
+            (field(GOOD, "evicted_keys"), field(GOOD, "role"), field(GOOD, "no")),
+            ("0", "master", "")
+        );
         for (from, to, cluster, words) in [
             ("7.0.15", "6.2.1", false, "Redis 6.2.1"),
             ("noeviction", "allkeys-lru", false, "maxmemory-policy allkeys-lru"),

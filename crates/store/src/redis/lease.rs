@@ -59,6 +59,11 @@ impl Lease {
         }
     }
 
+    /// The store's time is `now`.
+    pub(super) fn clock_is(&self, now: UnixTime) {
+        self.state().clock = Some((now, Instant::now()));
+    }
+
     /// It has run out: from now on claims are made under another name.
     pub(super) fn lost(&self, next: Owner) {
         let mut state = self.state();

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::greet::{self, Unfit};
+use super::greet::{self, Described, Unfit};
 use super::lease;
 use super::link::{Pipe, Pipes};
 use super::reply::Fields;
@@ -26,6 +26,8 @@ const START_PATIENCE: Duration = Duration::from_secs(3);
 /// second.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(600);
+/// A connection that lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(2);
 /// Renewals between two looks at what kind of server it is: somebody may change its configuration.
 const LOOKS: u32 = 3;
 
@@ -74,7 +76,7 @@ async fn supervise(core: Arc<Core>, mut first: Option<First>) {
         match core.connect().await {
             Ok(pipes) => {
                 core.link.up(pipes);
-                pause = FIRST_PAUSE;
+                let since = Instant::now();
                 if std::mem::take(&mut is_reported) {
                     tracing::info!(store = %core.options.address, "the store is back");
                 }
@@ -83,6 +85,13 @@ async fn supervise(core: Arc<Core>, mut first: Option<First>) {
                     drop(first.send(Ok(())));
                 }
                 core.keep().await;
+                // A connection that meets trouble at once is no reason to make the next one at once.
+                if since.elapsed() < STEADY {
+                    sleep(core.jittered(pause)).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                } else {
+                    pause = FIRST_PAUSE;
+                }
             }
             Err(unfit) => {
                 let why = words(&unfit);
@@ -90,7 +99,10 @@ async fn supervise(core: Arc<Core>, mut first: Option<First>) {
                 let goes_on = core.options.address.is_cluster()
                     && core.link.is_up()
                     && matches!(unfit, Unfit::Failing(_));
-                if !goes_on {
+                if goes_on {
+                    // One master that hangs must not cost the others this node's lease.
+                    core.renew().await;
+                } else {
                     core.link.down(why.clone());
                 }
                 if !std::mem::replace(&mut is_reported, true) {
@@ -130,14 +142,19 @@ impl Core {
     async fn connect(&self) -> Result<Pipes, Unfit> {
         let mut pipe = self.target.connect().await?;
         let described = greet::check_server(&mut pipe, self.options.address.is_cluster()).await?;
+        // First of all, and written down: a restart would make the server forget what it has thrown away.
         if described.evicted > 0 {
             greet::distrust(&pipe, &self.names).await?;
+        }
+        if let Some(unfit) = described.unfit {
+            return Err(unfit);
         }
         greet::refuse_half_a_copy(&mut pipe, &self.names).await?;
         let now = match &self.options.clock {
             Some(clock) => clock(),
             None => greet::time(&mut pipe, &self.names).await?,
         };
+        self.lease.clock_is(now);
         let missing = greet::missing_key(&mut pipe, &self.names, &self.options.keys, now).await?;
         if let Some(missing) = missing {
             return Err(Unfit::MissingKey(missing));
@@ -228,8 +245,9 @@ impl Core {
     async fn look(&self) -> Result<(), Unfit> {
         let Ok((mut pipes, _)) = self.link.pipes() else { return Ok(()) };
         match greet::check_server(&mut pipes.all, self.options.address.is_cluster()).await {
-            Ok(described) if described.evicted == 0 => {}
-            Ok(_) => return Err(Unfit::Empty),
+            Ok(described) if described.evicted > 0 => return Err(Unfit::Empty),
+            Ok(Described { unfit: Some(unfit), .. }) => return Err(unfit),
+            Ok(_) => {}
             // Calls find out themselves about a connection that fails.
             Err(Unfit::Failing(_)) => return Ok(()),
             Err(unfit) => return Err(unfit),

@@ -192,6 +192,35 @@ async fn a_server_that_may_throw_aliases_away_is_not_used() {
     until_found(&store, row).await;
 }
 
+/// Nor once it was restarted and counts from nought again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_thrown_away_is_not_forgotten_by_a_restart() {
+    let mut server = Server::start(&DURABLE);
+    let store = open(&server.address()).await;
+    let mut rows = Vec::new();
+    for number in 0..=255 {
+        rows.push(make(&store, number, 3).await);
+    }
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1300000"]);
+    server.cli(&["SET", "another", "y"]);
+    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    until("it is seen", || async { store.find(&[rows[0]]).await.is_err() }).await;
+    until("it is written down", || async {
+        server.cli(&["EVAL", "return #redis.call('KEYS', '*marker')", "0"]) == "0"
+    })
+    .await;
+    server.kill();
+    server.restart();
+    server.wait_until_it_answers();
+    for _ in 0..200 {
+        for row in rows.iter().step_by(17) {
+            assert!(store.find(&[*row]).await.is_err(), "nothing is known of any alias");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_goes_silent_is_replaced() {
     let server = Server::on_port(crate::servers::free_port(), &[]);

@@ -84,7 +84,11 @@ async fn look(options: &RedisOptions, target: &Target) -> Result<Look, CopyError
 
 async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, Unfit> {
     let names = Names::new(&options.namespace);
-    if greet::check_server(pipe, options.address.is_cluster()).await?.evicted > 0 {
+    let described = greet::check_server(pipe, options.address.is_cluster()).await?;
+    if let Some(unfit) = described.unfit {
+        return Err(unfit);
+    }
+    if described.evicted > 0 {
         let why = "the server has thrown keys away to make room, aliases perhaps among them: accept the loss with \
                    `tempalias db adopt` first";
         return Err(Unfit::Wrong(why.to_owned()));
