@@ -8,7 +8,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,10 +147,6 @@ fn command(folder: &tempfile::TempDir) -> Command {
 }
 
 impl Program {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn owner(&self, arguments: &[&str]) {
         let done = command(&self.folder).arg("alias").args(arguments).status().unwrap();
         assert!(done.success(), "tempalias alias {arguments:?}: {done}");

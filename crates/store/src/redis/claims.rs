@@ -106,14 +106,33 @@ impl Core {
 
     /// Waits until as many replicas as configured have the claim. Fewer: it does not count.
     async fn replicate(&self, row: RowKey) -> Result<(), StoreError> {
+        self.wait_for_replicas(bucket_of(row), &self.names.row(row)).await
+    }
+
+    /// Whether as many replicas as configured follow: writes, and waits for them.
+    pub(super) async fn check_replicas(&self, bucket: u16) -> Result<(), StoreError> {
+        let (pipes, generation) = self.link.pipes()?;
+        let Some(mut waiting) = pipes.waiting_for(bucket) else { return Ok(()) };
+        let probe = self.names.probe(bucket);
+        let written = waiting.ask(cmd("SET").arg(&probe).arg("replicas")).await;
+        self.link.judge(generation, written)?;
+        self.wait_for_replicas(bucket, &probe).await
+    }
+
+    async fn wait_for_replicas(&self, bucket: u16, key: &str) -> Result<(), StoreError> {
         let wanted = self.options.wait_replicas;
         let (pipes, generation) = self.link.pipes()?;
-        let Some(mut waiting) = pipes.waiting_for(bucket_of(row)) else { return Ok(()) };
-        let row = self.names.row(row);
-        let answer = waiting.wait(&row, wanted, REPLICA_PATIENCE).await;
+        let Some(mut waiting) = pipes.waiting_for(bucket) else { return Ok(()) };
+        let answer = waiting.wait(key, wanted, REPLICA_PATIENCE).await;
         match self.link.judge(generation, answer)? {
             Value::Int(have) if have >= i64::from(wanted) => Ok(()),
-            _ => Err(StoreError::Failed(format!("fewer than {wanted} replicas have the claim"))),
+            _ => {
+                let why =
+                    format!("fewer than {wanted} replicas follow, and store.wait_replicas asks for them");
+                let error = StoreError::Failed(why);
+                self.link.complain(&error);
+                Err(error)
+            }
         }
     }
 

@@ -281,6 +281,11 @@ impl Link {
         state.pipes.is_some() || state.down_since.elapsed() < SHORT_OUTAGE
     }
 
+    /// Tells the log of a refusal that is not the server's.
+    pub(super) fn complain(&self, error: &StoreError) {
+        self.state().complain(error);
+    }
+
     /// Takes note of how a command on connection `generation` went, and says it in the store's words.
     pub(super) fn judge(&self, generation: u64, answer: Result<Value, RedisError>) -> Result<Value, Fault> {
         let error = match answer {

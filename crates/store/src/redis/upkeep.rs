@@ -99,6 +99,7 @@ impl Core {
             async move { self.ask(cmd("SET").arg(name).arg(now.as_slice())).await }
         }))
         .await?;
+        self.check_replicas(0).await?;
         if self.lease.may_send(self.lease.owner().0) {
             Ok(())
         } else {

@@ -32,6 +32,7 @@ async fn a_claim_that_no_replica_has_does_not_count() {
     replica.signal("STOP");
     let error = try_claim(&store, row, 2, 2).await.unwrap_err();
     assert!(error.to_string().contains("fewer than 1 replicas"), "{error}");
+    assert!(store.check().await.to_string().contains("fewer than 1 replicas"));
     // Others go on meanwhile: only claims wait.
     assert_eq!(used(&store, row).await, 2);
     replica.signal("CONT");
