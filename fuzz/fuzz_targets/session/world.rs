@@ -76,7 +76,6 @@ impl World {
             delivery,
             public_url: "https://alias.example".into(),
             keys: Arc::clone(&KEYS),
-            owner: Owner { node: 1, boot: 2 },
             limits,
         };
         let store =
@@ -89,7 +88,11 @@ impl World {
     }
 
     fn at(&self) -> Moment {
-        Moment { instant: *START + Duration::from_millis(self.millis), unix: self.now() }
+        Moment {
+            instant: *START + Duration::from_millis(self.millis),
+            unix: self.now(),
+            owner: Owner { node: 1, boot: 2 },
+        }
     }
 
     /// One session from its opening to its end.
