@@ -6,8 +6,8 @@ use redis::{Cmd, Value};
 use tempalias_alias::{Attempt, RowKey};
 
 use super::Core;
+use super::fault::Fault;
 use super::keys::bucket_of;
-use super::link::Fault;
 use super::script::Script;
 use crate::StoreError;
 

@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::{KeyId, RowKey, UnixTime};
 
+use super::fault::why_not;
 use super::keys::{BUCKETS, Hex, Names};
-use super::link::{Pipe, why_not};
+use super::link::Pipe;
 use crate::copy::{Mark, Origin};
 
 /// Scripts declare what they do in their first line, which older ones do not know.

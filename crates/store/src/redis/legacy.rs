@@ -9,7 +9,8 @@ use redis::{RedisError, Value, cmd};
 use tempalias_alias::UnixTime;
 use tokio::sync::Mutex;
 
-use super::link::{self, Pipe, Target};
+use super::fault;
+use super::link::{Pipe, Target};
 use super::{RedisOptions, refused, scan};
 use crate::copy::{CopyError, Origin};
 use crate::{StoreError, system_clock};
@@ -74,7 +75,7 @@ impl Legacy {
         let found = scan::all(&mut pipe, "aliases:*", |key| {
             names.extend(key.strip_prefix(ALIASES.as_bytes()).map(<[u8]>::to_vec));
         });
-        found.await.map_err(|error| link::in_store_words(&error))?;
+        found.await.map_err(|error| fault::in_store_words(&error))?;
         Ok(names)
     }
 
@@ -92,7 +93,7 @@ impl Legacy {
                 Ok::<_, RedisError>(OldAlias { json, left })
             }
         });
-        try_join_all(read).await.map_err(|error| link::in_store_words(&error))
+        try_join_all(read).await.map_err(|error| fault::in_store_words(&error))
     }
 }
 

@@ -9,6 +9,7 @@ mod adopt;
 mod calls;
 mod claims;
 mod create;
+mod fault;
 mod greet;
 mod keys;
 mod lease;
@@ -247,5 +248,5 @@ impl Core {
 
 /// Why no connection could be made, for whoever opened the store.
 fn refused(options: &RedisOptions, why: &RedisError) -> OpenError {
-    OpenError::Redis { address: options.address.to_string(), why: link::why_not(why) }
+    OpenError::Redis { address: options.address.to_string(), why: fault::why_not(why) }
 }

@@ -12,9 +12,10 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use tokio::sync::Mutex;
 
 use super::RedisOptions;
+use super::fault;
 use super::greet;
 use super::keys::{BUCKETS, Names, bucket_of};
-use super::link::{self, Pipe, Target};
+use super::link::{Pipe, Target};
 use super::reply::{self, Fields, claim_text, nonsense, or_empty, state_number};
 use super::rows::{millis, need_until};
 use super::scan;
@@ -83,8 +84,8 @@ impl RedisOffline {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if !link::passes(&error) || begun.elapsed() > PATIENCE {
-                return Err(link::in_store_words(&error));
+            if !fault::passes(&error) || begun.elapsed() > PATIENCE {
+                return Err(fault::in_store_words(&error));
             }
             tokio::time::sleep(PAUSE).await;
             if let Ok(fresh) = self.target.connect().await {

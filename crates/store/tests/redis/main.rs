@@ -3,6 +3,7 @@
 
 mod clock;
 mod cut;
+mod expiry;
 mod fixture;
 mod nodes;
 mod outages;

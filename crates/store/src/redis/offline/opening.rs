@@ -5,9 +5,10 @@ use tempalias_alias::UnixTime;
 use super::RedisOffline;
 use crate::OpenError;
 use crate::copy::{CopyError, Mark, Origin};
+use crate::redis::fault;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
-use crate::redis::link::{self, Pipe, Target};
+use crate::redis::link::{Pipe, Target};
 use crate::redis::{RedisOptions, refused};
 
 /// What a server shows before anything is copied.
@@ -65,7 +66,7 @@ impl RedisOffline {
         // First of all: what is there from now on is half a copy, whatever happens.
         store.mark(&mark).await.map_err(failed)?;
         let marked = greet::mark(&pipe, &store.names, &store.marker, &seen.missing).await;
-        marked.map_err(|error| failed(link::in_store_words(&error)))?;
+        marked.map_err(|error| failed(fault::in_store_words(&error)))?;
         store.refuse_if_served().await?;
         Ok((store, mark))
     }

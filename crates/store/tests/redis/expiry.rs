@@ -1,0 +1,66 @@
+//! What ends is deleted by the server itself; what lives has no end.
+
+use std::time::Duration;
+
+use tempalias_alias::{LimitChange, Outcome, RETENTION, Rate, RowKey, Sealed};
+use tempalias_store::{Change, Created, IDEMPOTENCY_RETENTION, Idempotent, Once};
+
+use crate::fixture::{claim, make, open, row, settle, tag};
+use crate::servers::Server;
+
+/// In how long the keys like this go, in milliseconds; -1: never.
+fn ends(server: &Server, pattern: &str) -> Vec<i64> {
+    let script = "local t = {} for _, key in ipairs(redis.call('KEYS', ARGV[1])) do t[#t + 1] = redis.call('PTTL', key) end
+                  return table.concat(t, ' ')";
+    let said = server.cli(&["EVAL", script, "0", pattern]);
+    said.split_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
+fn within(server: &Server, pattern: &str, most: Duration) {
+    let ends = ends(server, pattern);
+    let most = i64::try_from(most.as_millis()).unwrap();
+    assert!(!ends.is_empty() && ends.iter().all(|end| (1..=most).contains(end)), "{pattern}: {ends:?}");
+}
+
+fn row_key(row: RowKey) -> String {
+    format!("*:row:{row}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_ends_has_an_end_and_a_live_row_has_none() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let (lives, removed) = (make(&store, 1, 5).await, make(&store, 2, 5).await);
+    claim(&store, lives, 1, 1).await;
+    settle(&store, lives, 1, Outcome::Delivered).await;
+    within(&server, "*:claims:*", RETENTION);
+    within(&server, "*:judged:*", Duration::from_mins(1));
+    within(&server, "*{lease:*", Duration::from_secs(15));
+    assert_eq!(ends(&server, &row_key(lives)), [-1]);
+
+    let rate = Rate { burst: 3, every: Duration::from_secs(30) };
+    store.take(tag(1), rate).await.unwrap().unwrap();
+    within(&server, "*{rate:*", rate.every);
+
+    let once = Once { name: tag(9), reply: Idempotent { body: tag(8), reply: Sealed(vec![1].into()) } };
+    assert_eq!(store.create(row(&store, 3, 1), &[], Some(once)).await, Ok(Created::Done));
+    within(&server, "*{once:*", IDEMPOTENCY_RETENTION);
+
+    store.change(removed, Change::Remove).await.unwrap();
+    within(&server, &row_key(removed), RETENTION);
+    assert_eq!(ends(&server, "*:marker"), [-1; 1024]);
+}
+
+/// A row that was on its way out, because a clock was wrong, and is given a longer life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_longer_life_takes_the_end_away() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let lives = make(&store, 1, 5).await;
+    server.cli(&["PEXPIRE", &format!("test:{{b004}}:row:{lives}"), "100000"]);
+    assert!(ends(&server, &row_key(lives))[0] > 0);
+    let longer = store.now().plus(Duration::from_hours(500));
+    let change = Change::Limits(LimitChange { valid_until: Some(longer), max_usage: None });
+    store.change(lives, change).await.unwrap();
+    assert_eq!(ends(&server, &row_key(lives)), [-1]);
+}
