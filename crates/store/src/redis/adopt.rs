@@ -1,7 +1,6 @@
 //! Making a server ready for a store: the first time, or after it has lost what it held.
 
 use redis::cmd;
-use tempalias_alias::UnixTime;
 
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
@@ -72,13 +71,9 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     let (marker, adopted) = match seen.only() {
         Ok(_) if parts == 0 => return Ok(Adopted::Nothing),
         Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS }),
-        Err(Unfit::Empty) => (new_marker(options, now), Adopted::Begun),
+        Err(Unfit::Empty) => (greet::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
         Err(unfit) => return Err(unfit),
     };
     greet::mark(pipe, &names, &marker, &seen.missing).await?;
     Ok(adopted)
-}
-
-fn new_marker(options: &RedisOptions, now: UnixTime) -> String {
-    greet::new_marker((options.draw)().to_be_bytes(), now)
 }

@@ -34,6 +34,21 @@ impl Core {
         self.link.judge(generation, answer).map_err(|fault| fault.error)
     }
 
+    /// A script that makes something replicas must have, of a part of the store that has no bucket: on the connection of
+    /// `part`, where it is waited for.
+    pub(super) async fn run_waited_for(
+        &self,
+        part: u16,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Value, StoreError> {
+        let (pipes, generation) = self.link.pipes()?;
+        let Some(mut pipe) = pipes.waiting.pipe(part) else { return self.run(script, keys, args).await };
+        let answer = pipe.run(script, keys, args).await;
+        self.link.judge_behind_waits(generation, answer).map_err(|fault| fault.error)
+    }
+
     /// A script in a bucket, once: `keys` come behind the marker's, `args` behind what it must say and the time.
     pub(super) async fn run_in(
         &self,
@@ -82,17 +97,20 @@ impl Core {
         args: &[&[u8]],
     ) -> Result<Value, Fault> {
         let (pipes, generation) = self.link.pipes()?;
-        let waiting = if script.is_waited_for() { pipes.waiting_for(bucket) } else { None };
-        let (mut pipe, marker) = (waiting.unwrap_or(pipes.all), pipes.marker);
+        let waiting = if script.is_waited_for() { pipes.waiting.pipe(bucket) } else { None };
         let mut all_keys = Vec::with_capacity(keys.len() + 1);
         all_keys.push(self.names.marker(bucket));
         all_keys.extend_from_slice(keys);
         let time = self.given_time();
         let mut all_args: Vec<&[u8]> = Vec::with_capacity(args.len() + 2);
-        all_args.push(marker.as_bytes());
+        all_args.push(pipes.marker.as_bytes());
         all_args.push(&time);
         all_args.extend_from_slice(args);
-        let answer = pipe.run(script, &all_keys, &all_args).await;
+        if let Some(mut pipe) = waiting {
+            let answer = pipe.run(script, &all_keys, &all_args).await;
+            return self.link.judge_behind_waits(generation, answer);
+        }
+        let answer = pipes.all.clone().run(script, &all_keys, &all_args).await;
         self.link.judge(generation, answer)
     }
 }

@@ -12,11 +12,9 @@ use super::reply::{Fields, claimed, outcome_word};
 use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
 use crate::{CALL_TIMEOUT, Claimed, Settlement, StoreError};
 
-/// How long a claim waits for replicas, where it does.
-const REPLICA_PATIENCE: Duration = Duration::from_millis(800);
-/// How late a claim may be carried out, by the store's clock: longer than anybody waits for it, and no longer than a
+/// How late a call may be carried out, by the store's clock: longer than anybody waits for it, and no longer than a
 /// node stops before its lease is over.
-const DEADLINE: Duration = CALL_TIMEOUT.saturating_add(Duration::from_millis(500));
+pub(super) const DEADLINE: Duration = CALL_TIMEOUT.saturating_add(Duration::from_millis(500));
 /// For how long the store remembers that an attempt was judged: a copy of the call that comes later is past its
 /// deadline.
 const REMEMBERED: Duration = Duration::from_mins(1);
@@ -41,6 +39,7 @@ impl Core {
         if !self.lease.may_send(owner) {
             return Err(StoreError::Failed("this node has lost its lease in the store".to_owned()));
         }
+        self.expect_replicas()?;
         let deadline = self.now().plus(DEADLINE);
         let mut dead = Vec::new();
         loop {
@@ -51,7 +50,8 @@ impl Core {
                 }
                 _ => {
                     if matches!(claimed.answer, Answer::Granted | Answer::Again) {
-                        self.replicate(request.row).await?;
+                        self.replicated(bucket_of(request.row), &self.names.row(request.row)).await?;
+                        self.lease.begun(request.attempt);
                     }
                     return Ok(claimed);
                 }
@@ -104,38 +104,6 @@ impl Core {
         Ok(answer == Value::Int(0))
     }
 
-    /// Waits until as many replicas as configured have the claim. Fewer: it does not count.
-    async fn replicate(&self, row: RowKey) -> Result<(), StoreError> {
-        self.wait_for_replicas(bucket_of(row), &self.names.row(row)).await
-    }
-
-    /// Whether as many replicas as configured follow: writes, and waits for them.
-    pub(super) async fn check_replicas(&self, bucket: u16) -> Result<(), StoreError> {
-        let (pipes, generation) = self.link.pipes()?;
-        let Some(mut waiting) = pipes.waiting_for(bucket) else { return Ok(()) };
-        let probe = self.names.probe(bucket);
-        let written = waiting.ask(cmd("SET").arg(&probe).arg("replicas")).await;
-        self.link.judge(generation, written)?;
-        self.wait_for_replicas(bucket, &probe).await
-    }
-
-    async fn wait_for_replicas(&self, bucket: u16, key: &str) -> Result<(), StoreError> {
-        let wanted = self.options.wait_replicas;
-        let (pipes, generation) = self.link.pipes()?;
-        let Some(mut waiting) = pipes.waiting_for(bucket) else { return Ok(()) };
-        let answer = waiting.wait(key, wanted, REPLICA_PATIENCE).await;
-        match self.link.judge(generation, answer)? {
-            Value::Int(have) if have >= i64::from(wanted) => Ok(()),
-            _ => {
-                let why =
-                    format!("fewer than {wanted} replicas follow, and store.wait_replicas asks for them");
-                let error = StoreError::Failed(why);
-                self.link.complain(&error);
-                Err(error)
-            }
-        }
-    }
-
     pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), StoreError> {
         try_join_all(settlements.iter().map(|one| self.settle_one(one))).await.map(drop)
     }
@@ -146,7 +114,9 @@ impl Core {
         let remembered = REMEMBERED.as_millis().to_string();
         let outcome = outcome_word(settlement.outcome).as_bytes();
         let args = [owner.as_bytes(), number.as_bytes(), outcome, remembered.as_bytes()];
-        self.insist_on(settlement.row, Some(settlement.attempt), &SETTLE, &args).await.map(drop)
+        self.insist_on(settlement.row, Some(settlement.attempt), &SETTLE, &args).await?;
+        self.lease.settled(settlement.attempt);
+        Ok(())
     }
 
     pub(super) async fn acknowledge(&self, delivered: &[(RowKey, Fingerprint)]) -> Result<(), StoreError> {

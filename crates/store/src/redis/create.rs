@@ -24,6 +24,12 @@ impl Maker {
     }
 }
 
+/// Names, too, are spread over the connections that wait for replicas.
+fn part_of(name: ClientTag) -> u16 {
+    let [first, ..] = name.0;
+    u16::from(first)
+}
+
 /// What stands under an Idempotency-Key.
 enum Reserved {
     Nothing,
@@ -50,12 +56,13 @@ impl Core {
                 None => Ok(Created::Clash),
             };
         }
+        self.expect_replicas()?;
         let Some(once) = once else { return self.make(&row, &Maker::default()).await };
         match self.reserve(once.name, Some((&once.reply, &row))).await? {
             Reserved::Done(reply) => Ok(Created::Replayed(reply)),
             Reserved::Pending(reply, maker, row) => self.finish(once.name, reply, &maker, &row).await,
             Reserved::New(maker) => {
-                let made = self.make(&row, &maker).await?;
+                let made = self.make_named(once.name, &row, &maker).await?;
                 self.confirm(once.name, row.key, &made).await?;
                 Ok(made)
             }
@@ -83,7 +90,7 @@ impl Core {
         maker: &Maker,
         row: &NewRow,
     ) -> Result<Created, StoreError> {
-        let made = self.make(row, maker).await?;
+        let made = self.make_named(name, row, maker).await?;
         self.confirm(name, row.key, &made).await?;
         Ok(if made == Created::Done { Created::Replayed(reply) } else { Created::Clash })
     }
@@ -103,10 +110,17 @@ impl Core {
         let args: [&[u8]; 7] =
             [&row.key.0, &row.key_id.0, &max, &from, &until, &row.sealed.0, maker.0.as_bytes()];
         match first_word(self.run_in(bucket, &CREATE, &keys, &args).await?)?.as_str() {
-            "made" => Ok(Created::Done),
+            "made" => self.replicated(bucket, &keys[0]).await.map(|()| Created::Done),
             "clash" => Ok(Created::Clash),
             _ => Err(nonsense()),
         }
+    }
+
+    /// The same under a name that was reserved: replicas must have that, too.
+    async fn make_named(&self, name: ClientTag, row: &NewRow, maker: &Maker) -> Result<Created, StoreError> {
+        let made = self.make(row, maker).await?;
+        self.replicated(part_of(name), &self.names.once(name)).await?;
+        Ok(made)
     }
 
     async fn reserve(
@@ -125,7 +139,12 @@ impl Core {
             args.extend(numbers.iter().map(Vec::as_slice));
             args.push(&row.sealed.0);
         }
-        let mut fields = Fields::of(self.run(&RESERVE, &[self.names.once(name)], &args).await?)?;
+        let keys = [self.names.once(name)];
+        let answer = match new {
+            Some(_) => self.run_waited_for(part_of(name), &RESERVE, &keys, &args).await?,
+            None => self.run(&RESERVE, &keys, &args).await?,
+        };
+        let mut fields = Fields::of(answer)?;
         let word = fields.text()?;
         match word.as_str() {
             "none" => return Ok(Reserved::Nothing),

@@ -1,7 +1,8 @@
 //! What a server must be before anything is asked of it: recent, a master, one that evicts nothing, and the one that
 //! holds our aliases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{RedisError, Value, cmd};
@@ -10,10 +11,14 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use super::fault::why_not;
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
+use super::script::JOIN;
 use crate::copy::{Mark, Origin};
 
 /// Scripts declare what they do in their first line, which older ones do not know.
 const OLDEST: u32 = 7;
+/// For how long the first of several nodes that begin at once decides for all: much longer than beginning takes, and
+/// no longer, so that a server that loses everything later is not marked as before.
+const ELECTED: Duration = Duration::from_secs(30);
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "1";
 
@@ -47,6 +52,8 @@ impl From<RedisError> for Unfit {
 pub(super) struct Described {
     /// Keys that were thrown away to make room, since the server's start: aliases may be among them.
     pub(super) evicted: u64,
+    /// A number that each server draws when it starts.
+    pub(super) processes: BTreeSet<String>,
     /// What is wrong with it otherwise.
     pub(super) unfit: Option<Unfit>,
 }
@@ -58,13 +65,15 @@ pub(super) async fn check_server(pipe: &mut Pipe, is_cluster: bool) -> Result<De
         info.arg(section);
     }
     let mut evicted = 0;
+    let mut processes = BTreeSet::new();
     let mut unfit = None;
     for answer in pipe.ask_masters(info).await? {
         let info = text(&answer);
         evicted += field(&info, "evicted_keys").parse().unwrap_or(0);
+        processes.insert(field(&info, "run_id").to_owned());
         unfit = unfit.or(check_info(&info, is_cluster).err());
     }
-    Ok(Described { evicted, unfit })
+    Ok(Described { evicted, processes, unfit })
 }
 
 /// A field of INFO; empty: it is not there.
@@ -198,6 +207,21 @@ pub(super) async fn mark(
     join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
+/// Marks an empty server as holding a store that begins now; the marker. Of several that do so at once one is elected:
+/// parts of two stores must not mix.
+pub(super) async fn begin(pipe: &mut Pipe, names: &Names, id: u64, now: UnixTime) -> Result<String, Unfit> {
+    let ours = new_marker(id.to_be_bytes(), now);
+    let mut elect = cmd("SET");
+    elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET").arg("PX").arg(ELECTED.as_millis());
+    let elected = match pipe.ask(&elect).await? {
+        Value::Nil => ours,
+        other => text(&other),
+    };
+    let all: Vec<u16> = (0..BUCKETS).collect();
+    mark(pipe, names, &elected, &all).await?;
+    markers(pipe, names).await?.only().map(str::to_owned)
+}
+
 /// The server keys that rows may still stand under at `now`, of those that are not listed.
 pub(super) async fn missing_key(
     pipe: &mut Pipe,
@@ -213,6 +237,30 @@ pub(super) async fn missing_key(
         Some((KeyId(id.as_slice().try_into().ok()?), until))
     });
     Ok(needed.filter(|(id, until)| *until > now && !listed.contains(id)).map(|(id, _)| id).next())
+}
+
+/// Notes that rows are sealed under the first of `keys` for `length`, unless rows may stand under a key that is not
+/// listed: then which.
+pub(super) async fn note_own_key(
+    pipe: &mut Pipe,
+    names: &Names,
+    keys: &[KeyId],
+    now: &[u8],
+    length: Duration,
+) -> Result<Option<KeyId>, RedisError> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let length = length.as_millis().to_string();
+    let mut args: Vec<&[u8]> = vec![now, length.as_bytes()];
+    args.extend(keys.iter().map(|key| &key.0[..]));
+    match pipe.run(&JOIN, &[names.server_keys()], &args).await? {
+        Value::Array(missing) => Ok(missing.first().and_then(|id| match id {
+            Value::BulkString(id) => Some(KeyId(id.as_slice().try_into().ok()?)),
+            _ => None,
+        })),
+        _ => Ok(None),
+    }
 }
 
 /// How far a copy into this store has come, if one is unfinished.

@@ -71,6 +71,11 @@ impl Names {
         format!("{}:{{{kind}:*}}", self.namespace)
     }
 
+    /// The marker of a store that is just beginning.
+    pub(super) fn beginning(&self) -> String {
+        format!("{}:{{beginning}}", self.namespace)
+    }
+
     /// How far a copy into this store has come.
     pub(super) fn copying(&self) -> String {
         format!("{}:{{copying}}", self.namespace)

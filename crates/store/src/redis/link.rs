@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::address::RedisAddress;
 use super::fault::{Fault, Suspicion, fault, in_words};
+use super::replicas::Waiting;
 use super::script::Script;
 use crate::StoreError;
 
@@ -126,7 +127,13 @@ impl Pipe {
         }
     }
 
-    /// Waits until `count` replicas have what was written on this connection for the slot of `key`; how many have.
+    /// One command to the master that has `key`, which the command itself does not name.
+    pub(super) async fn ask_at_key(&mut self, command: Cmd, key: &str) -> Result<Value, RedisError> {
+        let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
+        self.ask_at(command, RoutingInfo::SingleNode(route)).await
+    }
+
+    /// Waits until `count` replicas have what was written on this connection to the master of `key`; how many have.
     pub(super) async fn wait(&mut self, key: &str, count: u32, limit: Duration) -> Result<Value, RedisError> {
         let mut wait = redis::cmd("WAIT");
         wait.arg(count).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
@@ -134,7 +141,6 @@ impl Pipe {
             match self {
                 Self::Single(connection) => connection.req_packed_command(&wait).await,
                 Self::Cluster(connection) => {
-                    // WAIT has no key of its own: it goes where a write of this key would.
                     let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
                     connection.route_command(wait, RoutingInfo::SingleNode(route)).await
                 }
@@ -200,22 +206,13 @@ impl State {
 /// Between two log lines about the same refusal.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
-/// What stands: one connection for all, and some for claims that wait for replicas.
+/// What stands: one connection for all, and some for calls that wait for replicas.
 #[derive(Clone)]
 pub(super) struct Pipes {
     pub(super) all: Pipe,
-    /// A wait holds up whatever comes behind it on the same connection.
-    pub(super) waiting: Arc<[Pipe]>,
+    pub(super) waiting: Waiting,
     /// What every marker says.
     pub(super) marker: Arc<str>,
-}
-
-impl Pipes {
-    /// Where claims of this bucket wait for replicas, if they do: a wait is for what its own connection wrote.
-    pub(super) fn waiting_for(&self, bucket: u16) -> Option<Pipe> {
-        let count = self.waiting.len().max(1);
-        self.waiting.get(usize::from(bucket) % count).cloned()
-    }
 }
 
 /// Calls in a row that nobody answers, after which a Cluster's connections are made anew: one master that hangs must
@@ -285,6 +282,19 @@ impl Link {
     /// Tells the log of a refusal that is not the server's.
     pub(super) fn complain(&self, error: &StoreError) {
         self.state().complain(error);
+    }
+
+    /// The same for a connection on which answers wait behind replicas: that one comes late says nothing about the
+    /// server. (The lease is renewed on the other.)
+    pub(super) fn judge_behind_waits(
+        &self,
+        generation: u64,
+        answer: Result<Value, RedisError>,
+    ) -> Result<Value, Fault> {
+        match answer {
+            Err(error) if error.is_timeout() => Err(Fault { error: StoreError::Timeout, passes: true }),
+            answer => self.judge(generation, answer),
+        }
     }
 
     /// Takes note of how a command on connection `generation` went, and says it in the store's words.

@@ -11,11 +11,13 @@ mod claims;
 mod create;
 mod fault;
 mod greet;
+mod join;
 mod keys;
 mod lease;
 pub(crate) mod legacy;
 mod link;
 mod offline;
+mod replicas;
 mod reply;
 mod rows;
 mod scan;
@@ -23,7 +25,7 @@ mod script;
 mod supervise;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
@@ -37,6 +39,7 @@ use tokio::task::AbortHandle;
 use keys::Names;
 use lease::Lease;
 use link::{Link, Target};
+use replicas::TooFew;
 
 use crate::{
     Change, Claimed, Clock, Created, Found, Health, Idempotent, Listed, NewRow, Once, OpenError, Settlement,
@@ -61,7 +64,7 @@ pub struct RedisOptions {
     /// Whether there can be no alias yet, because the server keys were made just now: an empty server is made ready
     /// then. Otherwise it is taken for one that has lost its data.
     pub is_new: bool,
-    /// Replicas that must have a claim before it counts as durable.
+    /// Replicas that must have an alias, a change of one, or a claim before it counts as durable.
     pub wait_replicas: u32,
     /// What an operator reads in this node's lease: its host, say.
     pub node: String,
@@ -119,6 +122,9 @@ struct Core {
     known: Mutex<Option<(String, UnixTime)>>,
     /// The bucket that the next sweep begins with.
     swept: Mutex<u16>,
+    /// The processes that served at the last look: of a server that was restarted or replaced, it is another.
+    processes: Mutex<BTreeSet<String>>,
+    too_few: TooFew,
 }
 
 impl Redis {
@@ -139,6 +145,8 @@ impl Redis {
             noted: Mutex::default(),
             known: Mutex::default(),
             swept: Mutex::default(),
+            processes: Mutex::default(),
+            too_few: TooFew::default(),
             options,
         });
         let supervisor = supervise::start(core.clone()).await?;
@@ -150,9 +158,10 @@ impl Redis {
     pub(crate) async fn close(&self) {
         // It would take the end of the lease for an outage, and begin another.
         self.supervisor.0.abort();
-        let (owner, _) = self.core.lease.owner();
-        // If this fails, the lease runs out by itself.
-        drop(self.core.ask(redis::cmd("DEL").arg(self.core.names.lease(owner))).await);
+        for owner in self.core.lease.all() {
+            // If this fails, the lease runs out by itself.
+            drop(self.core.ask(redis::cmd("DEL").arg(self.core.names.lease(owner))).await);
+        }
     }
 
     pub(crate) fn owner(&self) -> Owner {

@@ -4,7 +4,7 @@ use futures_util::future::{join_all, try_join_all};
 use tempalias_alias::{KeptState, KeyId, LimitChange, RETENTION, RowKey, UnixTime};
 
 use super::Core;
-use super::claims::first_word;
+use super::claims::{DEADLINE, first_word};
 use super::keys::{BUCKETS, OwnerText, bucket_of};
 use super::reply::{Fields, found, nonsense, or_empty};
 use super::script::{CHANGE, FIND, NEED, PAGE};
@@ -30,7 +30,9 @@ impl Core {
     }
 
     pub(super) async fn change(&self, key: RowKey, change: &Change) -> Result<Option<Found>, StoreError> {
-        let args: Vec<Vec<u8>> = match change {
+        self.expect_replicas()?;
+        let mut args = vec![millis(Some(self.now().plus(DEADLINE)))];
+        args.extend(match change {
             Change::Limits(limits) => {
                 self.note_longer(key, limits).await?;
                 vec![b"limits".to_vec(), millis(limits.valid_until), or_empty(limits.max_usage)]
@@ -39,11 +41,15 @@ impl Core {
             Change::Resume => vec![b"resume".to_vec()],
             Change::Remove => vec![b"remove".to_vec(), RETENTION.as_millis().to_string().into_bytes()],
             Change::FreeHeld => self.freeing(key).await?,
-        };
+        });
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         match first_word(self.insist_on(key, None, &CHANGE, &args).await?)?.as_str() {
             "none" => Ok(None),
-            _ => self.find_one(key).await,
+            "late" => Err(StoreError::Timeout),
+            _ => {
+                self.replicated(bucket_of(key), &self.names.row(key)).await?;
+                self.find_one(key).await
+            }
         }
     }
 

@@ -11,26 +11,28 @@ pub(super) struct Script {
     is_waited_for: bool,
 }
 
-/// Whether a script may write, and whether it may when memory is full.
+/// Whether a script may write, whether it may when memory is full, and whether replicas must have what it wrote where
+/// that is configured.
 enum Writes {
     Never,
     IfThereIsRoom,
     /// It frees memory or needs none to speak of: a settlement is a fact, however full the server is.
     Always,
-    /// Only if there is room, and replicas must have it where that is configured.
-    Claims,
+    IfThereIsRoomWaitedFor,
+    AlwaysWaitedFor,
 }
 
 impl Script {
     fn new(writes: &Writes, parts: &[&str]) -> Self {
         let flags = match writes {
             Writes::Never => "#!lua flags=no-writes\n",
-            Writes::IfThereIsRoom | Writes::Claims => "#!lua\n",
-            Writes::Always => "#!lua flags=allow-oom\n",
+            Writes::IfThereIsRoom | Writes::IfThereIsRoomWaitedFor => "#!lua\n",
+            Writes::Always | Writes::AlwaysWaitedFor => "#!lua flags=allow-oom\n",
         };
+        let is_waited_for = matches!(writes, Writes::IfThereIsRoomWaitedFor | Writes::AlwaysWaitedFor);
         let text = format!("{flags}{}", parts.concat());
         let sha = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, sha, is_waited_for: matches!(writes, Writes::Claims) }
+        Self { text, sha, is_waited_for }
     }
 
     /// Teaches it to a server.
@@ -83,11 +85,11 @@ macro_rules! scripts {
 scripts! {
     FIND = Never [PRELUDE, include_str!("lua/find.lua")];
     PAGE = Never [PRELUDE, include_str!("lua/page.lua")];
-    CREATE = IfThereIsRoom [PRELUDE, include_str!("lua/create.lua")];
-    CLAIM = Claims [PRELUDE, WRITE_CLAIMS, include_str!("lua/claim.lua")];
+    CREATE = IfThereIsRoomWaitedFor [PRELUDE, include_str!("lua/create.lua")];
+    CLAIM = IfThereIsRoomWaitedFor [PRELUDE, WRITE_CLAIMS, include_str!("lua/claim.lua")];
     SETTLE = Always [PRELUDE, WRITE_CLAIMS, include_str!("lua/settle.lua")];
     ACKNOWLEDGE = Always [PRELUDE, include_str!("lua/acknowledge.lua")];
-    CHANGE = Always [PRELUDE, include_str!("lua/change.lua")];
+    CHANGE = AlwaysWaitedFor [PRELUDE, include_str!("lua/change.lua")];
     SWEEP = Always [PRELUDE, include_str!("lua/sweep.lua")];
     TAKE = IfThereIsRoom [include_str!("lua/take.lua")];
     RESERVE = IfThereIsRoom [include_str!("lua/reserve.lua")];
@@ -97,4 +99,5 @@ scripts! {
     BRING = IfThereIsRoom [PRELUDE, include_str!("lua/bring.lua")];
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
+    JOIN = Always [include_str!("lua/join.lua")];
 }

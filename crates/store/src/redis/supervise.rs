@@ -1,8 +1,8 @@
 //! The task behind a store: it connects, looks whether the server is what it must be, renews the lease, and begins
 //! again when a call meets trouble.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempalias_alias::{Owner, UnixTime};
@@ -10,12 +10,10 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::greet::{self, Described, Unfit};
+use super::greet::Unfit;
 use super::lease;
-use super::link::{Pipe, Pipes};
 use super::reply::Fields;
-use super::rows::millis;
-use super::script::{self, NEED, RENEW};
+use super::script::RENEW;
 use super::{Core, RedisOptions};
 use crate::{OpenError, StoreError};
 
@@ -30,11 +28,6 @@ const LAST_PAUSE: Duration = Duration::from_millis(600);
 const STEADY: Duration = Duration::from_secs(2);
 /// Renewals between two looks at what kind of server it is: somebody may change its configuration.
 const LOOKS: u32 = 3;
-
-/// Connections for claims that wait for replicas: that many may wait at once.
-const WAITING: usize = 16;
-/// For how long a sealing key counts as needed without an alias.
-const OWN_KEY_NOTED: Duration = Duration::from_hours(24);
 
 /// What the start learns of the first try.
 type First = oneshot::Sender<Result<(), Unfit>>;
@@ -138,84 +131,6 @@ impl Core {
         pause / 2 + pause * part / 1024
     }
 
-    /// A new connection to a server that is what it must be.
-    async fn connect(&self) -> Result<Pipes, Unfit> {
-        let mut pipe = self.target.connect().await?;
-        let described = greet::check_server(&mut pipe, self.options.address.is_cluster()).await?;
-        // First of all, and written down: a restart would make the server forget what it has thrown away.
-        if described.evicted > 0 {
-            greet::distrust(&pipe, &self.names).await?;
-        }
-        if let Some(unfit) = described.unfit {
-            return Err(unfit);
-        }
-        greet::refuse_half_a_copy(&mut pipe, &self.names).await?;
-        let now = match &self.options.clock {
-            Some(clock) => clock(),
-            None => greet::time(&mut pipe, &self.names).await?,
-        };
-        self.lease.clock_is(now);
-        let missing = greet::missing_key(&mut pipe, &self.names, &self.options.keys, now).await?;
-        if let Some(missing) = missing {
-            return Err(Unfit::MissingKey(missing));
-        }
-        // A server that must be taught a script answers that call behind those that come after it: a settlement would
-        // come too late for its own acknowledgement.
-        for script in script::all() {
-            pipe.ask_masters(script.load()).await?;
-        }
-        let marker = self.marker(&pipe, now).await?;
-        self.note_own_key(&mut pipe, now).await?;
-        let mut waiting = Vec::new();
-        if self.options.wait_replicas > 0 {
-            for _ in 0..WAITING {
-                waiting.push(self.target.connect().await?);
-            }
-        }
-        Ok(Pipes { all: pipe, waiting: waiting.into(), marker: marker.into() })
-    }
-
-    /// Notes our sealing key for a day, before anything is sealed: a node that was given other keys by mistake must not
-    /// begin beside us.
-    async fn note_own_key(&self, pipe: &mut Pipe, now: UnixTime) -> Result<(), Unfit> {
-        let Some(id) = self.options.keys.first() else { return Ok(()) };
-        let until = millis(Some(now.plus(OWN_KEY_NOTED)));
-        pipe.run(&NEED, &[self.names.server_keys()], &[&id.0, &until]).await?;
-        Ok(())
-    }
-
-    /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
-    async fn marker(&self, pipe: &Pipe, now: UnixTime) -> Result<String, Unfit> {
-        let seen = greet::markers(pipe, &self.names).await?;
-        let marker = match seen.only() {
-            Err(Unfit::Empty) if self.may_begin() => {
-                let marker = greet::new_marker((self.options.draw)().to_be_bytes(), now);
-                greet::mark(pipe, &self.names, &marker, &seen.missing).await?;
-                // Another node may have begun in the same moment: what stands counts.
-                greet::markers(pipe, &self.names).await?.only()?.to_owned()
-            }
-            only => only?.to_owned(),
-        };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, last_seen)) = &*known
-            && *known != marker
-            && greet::adopted_at(&marker) < *last_seen
-        {
-            return Err(Unfit::Wrong(
-                "the server holds another store than before: lead store.url back to the right one, or restart this \
-                 node to use the other"
-                    .to_owned(),
-            ));
-        }
-        *known = Some((marker.clone(), now));
-        Ok(marker)
-    }
-
-    /// Whether an empty server is a first start: the server keys are new, and this process has seen no store.
-    fn may_begin(&self) -> bool {
-        self.options.is_new && self.known.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-
     /// Renews the lease, until a call meets trouble or the server is no longer what it must be.
     async fn keep(&self) {
         let mut timer = interval(lease::RENEW_EVERY);
@@ -241,40 +156,39 @@ impl Core {
         }
     }
 
-    /// Whether the server is still what it must be. Any doubt is cleared up by connecting anew.
-    async fn look(&self) -> Result<(), Unfit> {
-        let Ok((mut pipes, _)) = self.link.pipes() else { return Ok(()) };
-        match greet::check_server(&mut pipes.all, self.options.address.is_cluster()).await {
-            Ok(described) if described.evicted > 0 => return Err(Unfit::Empty),
-            Ok(Described { unfit: Some(unfit), .. }) => return Err(unfit),
-            Ok(_) => {}
-            // Calls find out themselves about a connection that fails.
-            Err(Unfit::Failing(_)) => return Ok(()),
-            Err(unfit) => return Err(unfit),
-        }
-        if let Err(unfit @ Unfit::Wrong(_)) = greet::refuse_half_a_copy(&mut pipes.all, &self.names).await {
-            return Err(unfit);
-        }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some((_, last_seen)), Some(now)) = (&mut *known, self.lease.now()) {
-            *last_seen = now;
-        }
-        Ok(())
-    }
-
-    /// Renews the lease; takes another name if it has run out.
+    /// Renews the lease, and takes another name if it has run out; renews those of former names that are needed.
     async fn renew(&self) {
         for _ in 0..2 {
             let (owner, is_first) = self.lease.owner();
-            let asked = Instant::now();
-            let Ok((now, holds)) = self.try_renew(owner, is_first).await else { return };
-            if holds {
-                self.lease.renewed(owner, asked, now);
+            match self.renew_one(owner, is_first).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(_) => return,
+            }
+        }
+        for owner in self.lease.former() {
+            if self.renew_one(owner, false).await.is_err() {
                 return;
             }
-            tracing::warn!("this node was cut off for too long: another may finish what it had in flight");
-            self.lease.lost(Owner { boot: (self.options.draw)(), ..owner });
         }
+    }
+
+    /// Whether the lease still holds.
+    async fn renew_one(&self, owner: Owner, is_first: bool) -> Result<bool, StoreError> {
+        let asked = Instant::now();
+        let (now, holds) = self.try_renew(owner, is_first).await?;
+        if holds {
+            self.lease.renewed(owner, asked, now);
+        } else {
+            tracing::warn!("this node was cut off for too long: another may finish what it had in flight");
+            self.lease.lost(owner, self.new_name());
+        }
+        Ok(holds)
+    }
+
+    /// A name that no lease ever had.
+    pub(super) fn new_name(&self) -> Owner {
+        Owner { boot: (self.options.draw)(), ..self.lease.owner().0 }
     }
 
     async fn try_renew(&self, owner: Owner, is_first: bool) -> Result<(UnixTime, bool), StoreError> {

@@ -75,6 +75,26 @@ async fn a_change_that_was_cut_anywhere_happened_or_not() {
     }
 }
 
+/// A change that comes late, when its owner has been told that it failed and has changed something else since, does not
+/// undo that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_comes_late_changes_nothing() {
+    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let (sound, slow) = (open(&server.address()).await, open(&proxy.address()).await);
+    let key = make(&sound, 1, 5).await;
+    proxy.hold(true);
+    assert!(slow.change(key, Change::Pause).await.is_err());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.hold(false);
+    crate::fixture::until_found(&slow, key).await;
+    let state = sound.find(&[key]).await.unwrap().unwrap().ledger.state;
+    assert_eq!(state, tempalias_alias::State::Active);
+    slow.change(key, Change::Pause).await.unwrap();
+    let state = sound.find(&[key]).await.unwrap().unwrap().ledger.state;
+    assert_eq!(state, tempalias_alias::State::Paused, "in time it does");
+}
+
 /// A name that is taken by another row: the request that reserved it is told, and the Idempotency-Key is free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clash_leaves_the_name_free() {

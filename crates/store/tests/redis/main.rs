@@ -1,6 +1,7 @@
 //! What only a store on Redis can do or suffer: real servers are killed, stopped, emptied, filled and cut off.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
+mod changed;
 mod clock;
 mod cut;
 mod expiry;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tempalias_store::RedisAddress;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +15,8 @@ use tokio::sync::watch;
 struct State {
     /// Octets are taken and go nowhere: those of connections that stood when this was said.
     is_mute: AtomicBool,
+    /// Requests wait, and go on when this ends.
+    is_holding: AtomicBool,
     /// The server's answers that may still pass; after that the connection is cut, before the next.
     answers_left: AtomicU64,
     connections: AtomicU64,
@@ -85,6 +88,11 @@ impl Proxy {
         self.state.is_mute.store(is_mute, Ordering::SeqCst);
     }
 
+    /// Requests wait, those of clients that have gone meanwhile, too; and go on when this ends.
+    pub(crate) fn hold(&self, is_holding: bool) {
+        self.state.is_holding.store(is_holding, Ordering::SeqCst);
+    }
+
     /// Lets so many more answers pass and then cuts, request after request.
     pub(crate) fn cut_after(&self, answers: u64) {
         self.state.answers_left.store(answers, Ordering::SeqCst);
@@ -99,6 +107,9 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, state: &State) {
         let mut was_mute = false;
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
             was_mute |= state.is_mute.load(Ordering::SeqCst);
+            while state.is_holding.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             if !was_mute && to_server.write_all(&buffer[..count]).await.is_err() {
                 break;
             }

@@ -1,7 +1,9 @@
 //! Claims that wait for replicas, and what a failover loses without.
 
-use tempalias_alias::Answer;
-use tempalias_store::{RedisOptions, Store};
+use std::time::{Duration, Instant};
+
+use tempalias_alias::{Answer, Sealed};
+use tempalias_store::{Change, Idempotent, Once, RedisOptions, Store};
 
 use crate::fixture::{claim, key, make, options, serving, try_claim, until, used};
 use crate::proxy::Proxy;
@@ -40,6 +42,76 @@ async fn a_claim_that_no_replica_has_does_not_count() {
     assert_eq!(used(&store, row).await, 2, "the same claim, asked for again");
 }
 
+/// Nor does an alias, nor a change of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_that_no_replica_has_is_not_made() {
+    let master = Server::on_port(free_port(), &[]);
+    let replica = replica_of(&master);
+    let store = waiting(&master, 1).await;
+    let row = make(&store, 1, 5).await;
+    let once = |number: u8| Once {
+        name: crate::fixture::tag(number),
+        reply: Idempotent { body: crate::fixture::tag(0), reply: Sealed(vec![number].into()) },
+    };
+    replica.signal("STOP");
+    let mut refusals = 0;
+    let mut count = |why: String| {
+        assert!(why.contains("fewer than 1 replicas"), "{why}");
+        refusals += 1;
+    };
+    let fresh = |number| crate::fixture::row(&store, number, 5);
+    count(store.create(fresh(2), &[], None).await.unwrap_err().to_string());
+    count(store.create(fresh(3), &[], Some(once(3))).await.unwrap_err().to_string());
+    for change in [Change::Pause, Change::Remove, Change::FreeHeld] {
+        count(store.change(row, change).await.unwrap_err().to_string());
+    }
+    assert_eq!(refusals, 5);
+    // What is only read goes on.
+    assert_eq!(store.idempotent_reply(crate::fixture::tag(9)).await, Ok(None));
+    replica.signal("CONT");
+    until("it is made", || async { store.create(fresh(3), &[], Some(once(3))).await.is_ok() }).await;
+    until("it is changed", || async { store.change(row, Change::Pause).await.is_ok() }).await;
+    // The replica has all of it, and the name that the request had.
+    let has = |name: &str| replica.cli(&["EXISTS", name]) == "1";
+    assert!(has(&format!("test:{{b00c}}:row:{}", key(3))));
+    assert!(has(&format!("test:{{once:{}}}", "03".repeat(16))));
+    assert_eq!(replica.cli(&["HGET", &format!("test:{{b004}}:row:{row}"), "s"]), "1");
+}
+
+/// While no replica follows, nobody waits behind others' waits, and nothing piles up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_claims_without_a_replica_are_refused_at_once() {
+    let master = Server::on_port(free_port(), &[]);
+    let replica = replica_of(&master);
+    let store = waiting(&master, 1).await;
+    let row = make(&store, 1, 200).await;
+    replica.signal("STOP");
+    let (mut at_once, began) = (0, Instant::now());
+    for round in 0..20_u64 {
+        let claims = (0..50_u8).map(|message| {
+            let store = store.clone();
+            async move {
+                let began = Instant::now();
+                let told = try_claim(&store, row, message, round * 100 + u64::from(message)).await;
+                assert!(told.is_err(), "{told:?}");
+                began.elapsed()
+            }
+        });
+        let took = futures_util::future::join_all(claims).await;
+        assert!(took.iter().all(|took| *took < Duration::from_secs(10)), "bounded: {took:?}");
+        at_once += took.iter().filter(|took| **took < Duration::from_millis(300)).count();
+    }
+    println!("{at_once} of 1000 at once, in {:?}", began.elapsed());
+    assert!(at_once > 500, "{at_once} of 1000 at once");
+    assert!(store.find(&[row]).await.is_ok_and(|found| found.is_some()), "look-ups never wait");
+    replica.signal("CONT");
+    let took = until("it counts again", || async {
+        try_claim(&store, row, 99, 99_999).await == Ok(Answer::Granted)
+    })
+    .await;
+    println!("back after {took:?}");
+}
+
 /// With a wait for one replica, no claim that was granted is lost when its master dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_loses_no_claim_that_was_waited_for() {
@@ -67,7 +139,7 @@ async fn a_failover_loses_no_claim_that_was_waited_for() {
             })
         })
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
     cluster.nodes[master].kill();
     let mut granted = Vec::new();
@@ -125,7 +197,7 @@ async fn failover(behind: u64, wait: u32, min_replicas: u32) -> Cost {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let claiming: Vec<_> =
         (0..64_u8).map(|number| tokio::spawn(claim_until(store.clone(), number, stopped.clone()))).collect();
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     tokio::time::sleep(2 * second).await;
     let mut before = 0;
     for number in 0..64 {
@@ -133,7 +205,7 @@ async fn failover(behind: u64, wait: u32, min_replicas: u32) -> Cost {
     }
     if behind > 0 {
         replication.mute(true);
-        tokio::time::sleep(std::time::Duration::from_secs(behind)).await;
+        tokio::time::sleep(Duration::from_secs(behind)).await;
     }
     master.kill();
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -155,7 +227,7 @@ async fn failover(behind: u64, wait: u32, min_replicas: u32) -> Cost {
     cost
 }
 
-fn replica_through(proxy: &Proxy) -> Server {
+pub(crate) fn replica_through(proxy: &Proxy) -> Server {
     let port = proxy.port().to_string();
     let options = ["--replicaof", &format!("127.0.0.1 {port}"), "--repl-diskless-sync-delay", "0"];
     let replica = Server::on_port(free_port(), &options);
@@ -180,7 +252,7 @@ async fn claim_until(store: Store, number: u8, stopped: tokio::sync::watch::Rece
             drop(store.acknowledge(vec![(key(number), request.fingerprint)]).await);
         }
         if number > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     granted

@@ -76,6 +76,68 @@ async fn nodes_with_different_keys_do_not_begin_beside_each_other() {
     assert!(open_error(second).await.contains("01020304"));
 }
 
+/// Nor when they begin at the same moment: one of them does, and the others are told of its key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_nodes_with_different_keys_that_begin_at_once_one_does() {
+    for _ in 0..10 {
+        let server = Server::start(&[]);
+        let nodes = (0..4_u8).map(|number| {
+            let mut options = options(&server.address(), true);
+            options.keys = vec![KeyId([number; 4])];
+            tokio::spawn(Store::connect(options))
+        });
+        let mut begun = Vec::new();
+        for node in nodes.collect::<Vec<_>>() {
+            match node.await.unwrap() {
+                Ok(store) => begun.push(store),
+                Err(error) => assert!(error.to_string().contains("sealed under server key"), "{error}"),
+            }
+        }
+        assert_eq!(begun.len(), 1);
+        until("it serves", || async { begun[0].check().await.is_ready() }).await;
+    }
+}
+
+/// Nodes with one key that begin at the same moment begin one store; so do operators who adopt at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_begin_at_once_begin_one_store() {
+    for round in 0..10 {
+        let server = Server::start(&[]);
+        let begin = |is_adopting: bool| {
+            let options = options(&server.address(), true);
+            tokio::spawn(async move {
+                if is_adopting {
+                    tempalias_store::adopt(&options).await.map(|_| None)
+                } else {
+                    Store::connect(options).await.map(Some)
+                }
+            })
+        };
+        let mut stores = Vec::new();
+        for begun in (0..6).map(|number| begin((number + round) % 3 == 0)).collect::<Vec<_>>() {
+            stores.extend(begun.await.unwrap().unwrap());
+        }
+        for store in &stores {
+            until("it serves", || async { store.check().await.is_ready() }).await;
+        }
+    }
+}
+
+/// A key counts as needed for as long as a node seals under it, however long it makes no alias.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_serves_notes_its_key_again() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    server.cli(&["DEL", "test:{server-keys}"]);
+    let noted = || async { server.cli(&["HLEN", "test:{server-keys}"]) == "1" };
+    until("it is noted", noted).await;
+    // Another's, which we do not have: somebody else has begun to seal here.
+    server.cli(&["HSET", "test:{server-keys}", "abcd", "9999999999999"]);
+    until("it is told", || async { store.check().await.to_string().contains("61626364") }).await;
+    server.cli(&["HDEL", "test:{server-keys}", "abcd"]);
+    until("it serves", || async { store.check().await.is_ready() }).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_and_namespaces_are_apart() {
     let server = Server::on_port(free_port(), &[]);

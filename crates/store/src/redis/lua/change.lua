@@ -1,10 +1,12 @@
--- What an owner or operator changes. KEYS: marker, row, claims. ARGV: 3 what; for limits 4 the new end and 5 the new
--- most uses (either may be empty); for removal 4 for how long the row stays; for freeing, from 4 on, the owners that
--- are known to be dead. A removed row stays as it is.
+-- What an owner or operator changes. KEYS: marker, row, claims. ARGV: 3 until when this holds (carried out later it might
+-- undo what was changed since); 4 what; for limits 5 the new end and 6 the new most uses (either may be empty); for
+-- removal 5 for how long the row stays; for freeing, from 5 on, the owners that are known to be dead. A removed row
+-- stays as it is.
+if now > tonumber(ARGV[3]) then return 'late' end
 local row = read_row(KEYS[2])
 if not row then return 'none' end
 if row.s == '2' then return 'done' end
-local what = ARGV[3]
+local what = ARGV[4]
 
 if what == 'limits' then
   local ends = tonumber(row.t)
@@ -12,20 +14,20 @@ if what == 'limits' then
   local is_used_up = not has_free_use(row) and held(read_claims(KEYS[3])) == 0
   -- What has ended stays so.
   if is_past or is_used_up then return 'done' end
-  if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 't', ARGV[4]) end
-  if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'm', ARGV[5]) end
+  if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 't', ARGV[5]) end
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'm', ARGV[6]) end
   redis.call('PERSIST', KEYS[2])
 elseif what == 'pause' then
   redis.call('HSET', KEYS[2], 's', '1')
 elseif what == 'resume' then
   redis.call('HSET', KEYS[2], 's', '0')
 elseif what == 'remove' then
-  local goes = text(now + tonumber(ARGV[4]))
+  local goes = text(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[2], 's', '2', 'z', '', 'g', goes)
   redis.call('PEXPIREAT', KEYS[2], goes)
 elseif what == 'free' then
   local dead, freed = {}, 0
-  for i = 4, #ARGV do dead[ARGV[i]] = true end
+  for i = 5, #ARGV do dead[ARGV[i]] = true end
   for fingerprint, claim in pairs(read_claims(KEYS[3])) do
     if claim.state == 'D' or (claim.state == 'F' and dead[claim.owner]) then
       redis.call('HDEL', KEYS[3], fingerprint)

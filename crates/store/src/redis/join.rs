@@ -1,0 +1,125 @@
+//! What a node does before it serves, and looks at again while it does: whether the server is what it must be and the
+//! one that holds our aliases, whether our keys are all that are needed, and whether it is still the same process.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tempalias_alias::UnixTime;
+
+use super::Core;
+use super::greet::{self, Described, Unfit};
+use super::link::{Pipe, Pipes};
+use super::replicas;
+use super::script;
+
+/// For how long a sealing key counts as needed without an alias. A node that serves notes it again and again.
+const OWN_KEY_NOTED: Duration = Duration::from_hours(24);
+
+impl Core {
+    /// A new connection to a server that is what it must be.
+    pub(super) async fn connect(&self) -> Result<Pipes, Unfit> {
+        let mut pipe = self.target.connect().await?;
+        let described = greet::check_server(&mut pipe, self.options.address.is_cluster()).await?;
+        // First of all, and written down: a restart would make the server forget what it has thrown away.
+        if described.evicted > 0 {
+            greet::distrust(&pipe, &self.names).await?;
+        }
+        if let Some(unfit) = described.unfit {
+            return Err(unfit);
+        }
+        greet::refuse_half_a_copy(&mut pipe, &self.names).await?;
+        let now = match &self.options.clock {
+            Some(clock) => clock(),
+            None => greet::time(&mut pipe, &self.names).await?,
+        };
+        self.lease.clock_is(now);
+        let missing = greet::missing_key(&mut pipe, &self.names, &self.options.keys, now).await?;
+        if let Some(missing) = missing {
+            return Err(Unfit::MissingKey(missing));
+        }
+        // A server that must be taught a script answers that call behind those that come after it: a settlement would
+        // come too late for its own acknowledgement.
+        for script in script::all() {
+            pipe.ask_masters(script.load()).await?;
+        }
+        let marker = self.marker(&pipe, now).await?;
+        self.note_own_key(&mut pipe).await?;
+        self.note_processes(&described);
+        let waiting = replicas::connect(&self.target, &self.options).await?;
+        Ok(Pipes { all: pipe, waiting, marker: marker.into() })
+    }
+
+    /// Notes our sealing key for a day, before anything is sealed: a node that was given other keys by mistake must not
+    /// begin beside us, nor we beside it.
+    async fn note_own_key(&self, pipe: &mut Pipe) -> Result<(), Unfit> {
+        match greet::note_own_key(pipe, &self.names, &self.options.keys, &self.given_time(), OWN_KEY_NOTED)
+            .await?
+        {
+            Some(missing) => Err(Unfit::MissingKey(missing)),
+            None => Ok(()),
+        }
+    }
+
+    /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
+    async fn marker(&self, pipe: &Pipe, now: UnixTime) -> Result<String, Unfit> {
+        let seen = greet::markers(pipe, &self.names).await?;
+        let marker = match seen.only() {
+            Err(Unfit::Empty) if self.may_begin() => {
+                greet::begin(&mut pipe.clone(), &self.names, (self.options.draw)(), now).await?
+            }
+            only => only?.to_owned(),
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, last_seen)) = &*known
+            && *known != marker
+            && greet::adopted_at(&marker) < *last_seen
+        {
+            return Err(Unfit::Wrong(
+                "the server holds another store than before: lead store.url back to the right one, or restart this \
+                 node to use the other"
+                    .to_owned(),
+            ));
+        }
+        *known = Some((marker.clone(), now));
+        Ok(marker)
+    }
+
+    /// Whether an empty server is a first start: the server keys are new, and this process has seen no store.
+    fn may_begin(&self) -> bool {
+        self.options.is_new && self.known.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// A server that was restarted, or has taken over from another, may have forgotten how claims of this node ended:
+    /// they would stay in flight for as long as it lives under the same name.
+    fn note_processes(&self, described: &Described) {
+        let mut known = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_empty() && !described.processes.is_subset(&known) {
+            self.lease.change_name(self.new_name());
+        }
+        known.clone_from(&described.processes);
+    }
+
+    /// Whether the server is still what it must be. Any doubt is cleared up by connecting anew.
+    pub(super) async fn look(&self) -> Result<(), Unfit> {
+        let Ok((mut pipes, _)) = self.link.pipes() else { return Ok(()) };
+        match greet::check_server(&mut pipes.all, self.options.address.is_cluster()).await {
+            Ok(described) if described.evicted > 0 => return Err(Unfit::Empty),
+            Ok(Described { unfit: Some(unfit), .. }) => return Err(unfit),
+            Ok(described) => self.note_processes(&described),
+            // Calls find out themselves about a connection that fails.
+            Err(Unfit::Failing(_)) => return Ok(()),
+            Err(unfit) => return Err(unfit),
+        }
+        if let Err(unfit @ Unfit::Wrong(_)) = greet::refuse_half_a_copy(&mut pipes.all, &self.names).await {
+            return Err(unfit);
+        }
+        if let Err(unfit @ Unfit::MissingKey(_)) = self.note_own_key(&mut pipes.all).await {
+            return Err(unfit);
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((_, last_seen)), Some(now)) = (&mut *known, self.lease.now()) {
+            *last_seen = now;
+        }
+        Ok(())
+    }
+}
