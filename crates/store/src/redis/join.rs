@@ -2,6 +2,7 @@
 //! one that holds our aliases, whether our keys are all that are needed, and whether it is still the same process.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tempalias_alias::UnixTime;
@@ -94,7 +95,7 @@ impl Core {
     fn note_processes(&self, described: &Described) {
         let mut known = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.is_empty() && !described.processes.is_subset(&known) {
-            self.lease.change_name(self.new_name());
+            self.wants_new_name.store(true, Ordering::Relaxed);
         }
         known.clone_from(&described.processes);
     }

@@ -129,15 +129,14 @@ impl Lease {
         }
     }
 
-    /// The server has changed: claims are made under the name `next` from now on, and what is under way goes on.
+    /// Claims are made under the name `next` from now on, and what is under way goes on.
     pub(super) fn change_name(&self, next: Owner) {
         let mut state = self.state();
-        if state.is_first {
-            return;
-        }
         let before = std::mem::replace(&mut state.current, Holder::new(next));
-        state.is_first = true;
-        state.former.push(before);
+        // A name that nobody has seen has nothing under way.
+        if !std::mem::replace(&mut state.is_first, true) {
+            state.former.push(before);
+        }
         if state.former.len() > MOST_FORMER {
             state.former.remove(0);
         }
@@ -212,7 +211,12 @@ mod tests {
     fn under_a_former_name_only_what_is_under_way_goes_on() {
         let lease = Lease::new(owner(1));
         lease.change_name(owner(2));
-        assert_eq!(lease.owner(), (owner(1), true), "nobody has seen that name yet");
+        assert_eq!(
+            (lease.owner(), lease.all()),
+            ((owner(2), true), vec![owner(2)]),
+            "nobody has seen the first"
+        );
+        let lease = Lease::new(owner(1));
         lease.renewed(owner(1), Instant::now(), THEN);
         lease.begun(attempt(1, 7));
         lease.change_name(owner(2));

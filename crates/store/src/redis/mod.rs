@@ -28,6 +28,7 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -124,6 +125,8 @@ struct Core {
     swept: Mutex<u16>,
     /// The processes that served at the last look: of a server that was restarted or replaced, it is another.
     processes: Mutex<BTreeSet<String>>,
+    /// Whether claims should be made under a new name as soon as it has a lease.
+    wants_new_name: AtomicBool,
     too_few: TooFew,
 }
 
@@ -146,6 +149,7 @@ impl Redis {
             known: Mutex::default(),
             swept: Mutex::default(),
             processes: Mutex::default(),
+            wants_new_name: AtomicBool::new(false),
             too_few: TooFew::default(),
             options,
         });

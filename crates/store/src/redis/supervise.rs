@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tempalias_alias::{Owner, UnixTime};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -145,7 +146,6 @@ impl Core {
             if self.link.is_doubtful.swap(false, Ordering::Relaxed) {
                 return;
             }
-            self.renew().await;
             looks += 1;
             if looks == LOOKS {
                 looks = 0;
@@ -153,6 +153,7 @@ impl Core {
                     return;
                 }
             }
+            self.renew().await;
         }
     }
 
@@ -160,16 +161,29 @@ impl Core {
     async fn renew(&self) {
         for _ in 0..2 {
             let (owner, is_first) = self.lease.owner();
-            match self.renew_one(owner, is_first).await {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(_) => return,
+            let holds = self.renew_one(owner, is_first).await;
+            // In a Cluster, the one server that does not answer may be the one that has our lease: that of another name
+            // may be elsewhere.
+            let hangs = holds.is_err() && self.options.address.is_cluster();
+            if hangs || self.wants_new_name.load(Ordering::Relaxed) {
+                self.change_name().await;
+            }
+            if holds != Ok(false) {
+                break;
             }
         }
-        for owner in self.lease.former() {
-            if self.renew_one(owner, false).await.is_err() {
-                return;
-            }
+        // One of them may be on a server that hangs.
+        join_all(self.lease.former().into_iter().map(|owner| self.renew_one(owner, false))).await;
+    }
+
+    /// Goes on under a new name once that has a lease, so that there is always one to claim under.
+    async fn change_name(&self) {
+        let next = self.new_name();
+        let asked = Instant::now();
+        if let Ok((now, true)) = self.try_renew(next, true).await {
+            self.lease.change_name(next);
+            self.lease.renewed(next, asked, now);
+            self.wants_new_name.store(false, Ordering::Relaxed);
         }
     }
 
@@ -187,7 +201,7 @@ impl Core {
     }
 
     /// A name that no lease ever had.
-    pub(super) fn new_name(&self) -> Owner {
+    fn new_name(&self) -> Owner {
         Owner { boot: (self.options.draw)(), ..self.lease.owner().0 }
     }
 

@@ -3,6 +3,7 @@
 
 mod changed;
 mod clock;
+mod cluster;
 mod cut;
 mod expiry;
 mod fixture;

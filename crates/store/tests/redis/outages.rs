@@ -6,10 +6,10 @@ use tempalias_alias::{Answer, Outcome};
 use tempalias_store::{Change, Store, StoreError};
 
 use crate::fixture::{
-    claim, key, make, open, options, settle, try_claim, until, until_failing, until_found, used,
+    claim, make, open, options, settle, try_claim, until, until_failing, until_found, used,
 };
 use crate::proxy::Proxy;
-use crate::servers::{Cluster, Server};
+use crate::servers::Server;
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -339,44 +339,4 @@ async fn reconnecting_is_done_with_patience() {
     let tries = proxy.connections() - before;
     assert!((1..=60).contains(&tries), "{tries} tries in three seconds, whatever the number of calls");
     server.signal("CONT");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_of_a_cluster_fails_and_the_rest_goes_on() {
-    let mut cluster = Cluster::start(3, 1);
-    let store = open(&cluster.address()).await;
-    let mut rows = Vec::new();
-    for number in 0..=255 {
-        rows.push(make(&store, number, 3).await);
-        assert_eq!(claim(&store, key(number), 1, u64::from(number)).await, Answer::Granted);
-    }
-    // What a replica does not have yet, it cannot take over: that loss is bounded elsewhere.
-    for node in &cluster.nodes {
-        node.cli(&["WAIT", "1", "2000"]);
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
-    cluster.nodes[master].kill();
-    let begin = Instant::now();
-    let mut found = 0;
-    for &row in &rows {
-        let looked = store.find(&[row]).await;
-        assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
-        found += u32::from(looked.is_ok());
-    }
-    println!("{found} of 256 right after the kill, {:?}", begin.elapsed());
-    for &row in &rows {
-        until("the replica took over", || async {
-            let looked = store.find(&[row]).await;
-            assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
-            looked.is_ok()
-        })
-        .await;
-    }
-    println!("all after {:?}", begin.elapsed());
-    for (number, &row) in (0..=255).zip(&rows) {
-        assert_eq!(used(&store, row).await, 1);
-        assert_eq!(claim(&store, row, 1, 1000 + number).await, Answer::Busy, "still ours, in flight");
-    }
-    until("all is well", || async { store.check().await.is_ready() }).await;
 }

@@ -1,0 +1,125 @@
+//! A Cluster of which a part fails.
+
+use std::time::{Duration, Instant};
+
+use tempalias_alias::Answer;
+use tempalias_store::{RedisOptions, Store};
+
+use crate::fixture::{claim, key, make, open, options, request, serving, try_claim, until, used};
+use crate::servers::Cluster;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_of_a_cluster_fails_and_the_rest_goes_on() {
+    let mut cluster = Cluster::start(3, 1);
+    let store = open(&cluster.address()).await;
+    let mut rows = Vec::new();
+    for number in 0..=255 {
+        rows.push(make(&store, number, 3).await);
+        assert_eq!(claim(&store, key(number), 1, u64::from(number)).await, Answer::Granted);
+    }
+    // What a replica does not have yet, it cannot take over: that loss is bounded elsewhere.
+    for node in &cluster.nodes {
+        node.cli(&["WAIT", "1", "2000"]);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    cluster.nodes[master].kill();
+    let begin = Instant::now();
+    let mut found = 0;
+    for &row in &rows {
+        let looked = store.find(&[row]).await;
+        assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
+        found += u32::from(looked.is_ok());
+    }
+    assert!(found > 0, "what the others have is found all the time");
+    println!("{found} of 256 right after the kill, {:?}", begin.elapsed());
+    for &row in &rows {
+        until("the replica took over", || async {
+            let looked = store.find(&[row]).await;
+            assert!(!matches!(looked, Ok(None)), "a live alias was called unknown");
+            looked.is_ok()
+        })
+        .await;
+    }
+    println!("all after {:?}", begin.elapsed());
+    for (number, &row) in (0..=255).zip(&rows) {
+        assert_eq!(used(&store, row).await, 1);
+        assert_eq!(claim(&store, row, 1, 1000 + number).await, Answer::Busy, "still ours, in flight");
+    }
+    until("all is well", || async { store.check().await.is_ready() }).await;
+}
+
+/// A master that hangs costs the aliases that it has, and no others: not even if it has the node's lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_takes_nothing_else_with_it() {
+    let cluster = Cluster::start(3, 0);
+    for node in &cluster.nodes {
+        node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let store = open(&cluster.address()).await;
+    let owner = store.owner();
+    let lease = format!("test:{{lease:{:x}:{:x}}}", owner.node, owner.boot);
+    let hangs = cluster.nodes.iter().find(|node| node.cli(&["EXISTS", &lease]) == "1").unwrap();
+    let mut elsewhere = Vec::new();
+    for number in 0..=255 {
+        let row = make(&store, number, 1_000).await;
+        let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4 + u16::from(number) / 64);
+        if hangs.cli(&["EXISTS", &name]) != "1" {
+            elsewhere.push(row);
+        }
+    }
+    assert!((100..250).contains(&elsewhere.len()), "{} aliases are on the others", elsewhere.len());
+    hangs.signal("STOP");
+    // Longer than a lease lasts.
+    let (begun, mut attempt, mut last_failed) = (Instant::now(), 0_u64, Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(22) {
+        for &row in elsewhere.iter().step_by(10) {
+            attempt += 1;
+            let mut request = request(&store, row, 0, attempt);
+            request.fingerprint.0[..8].copy_from_slice(&attempt.to_be_bytes());
+            let told = store.claim(vec![request]).await;
+            if !told.is_ok_and(|claimed| claimed[0].answer == Answer::Granted) {
+                last_failed = begun.elapsed();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{attempt} claims, the last that failed after {last_failed:?}");
+    assert!(last_failed < Duration::from_secs(15), "it goes on although its lease has run out");
+    assert_ne!(store.owner(), owner, "under another name");
+    // A node that starts meanwhile waits for all of it.
+    let late = Store::connect(options(&cluster.address(), false)).await.unwrap();
+    assert!(late.find(&[elsewhere[0]]).await.is_err());
+    hangs.signal("CONT");
+    for store in [&store, &late] {
+        until("all is well", || async { store.check().await.is_ready() }).await;
+    }
+}
+
+/// The client makes connections of a Cluster anew without a word. A WAIT on a new one speaks of nothing that was written
+/// before: such a claim does not count, and the connections are made anew by us, with a name that shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_waited_for_on_the_connection_that_wrote() {
+    let cluster = Cluster::start(3, 1);
+    let store = serving(RedisOptions { wait_replicas: 1, ..options(&cluster.address(), true) }).await;
+    for round in 0..3 {
+        for node in &cluster.nodes {
+            node.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        }
+        for number in 0..20 {
+            let row = make(&store, round * 20 + number, 5).await;
+            let attempt = u64::from(round * 20 + number);
+            until("it is granted", || async {
+                try_claim(&store, row, 1, attempt).await == Ok(Answer::Granted)
+            })
+            .await;
+        }
+        let connections: String = cluster.nodes.iter().map(|node| node.cli(&["CLIENT", "LIST"])).collect();
+        let waited: Vec<_> = connections.lines().filter(|line| line.contains("cmd=client|getname")).collect();
+        assert!(!waited.is_empty(), "claims waited:\n{connections}");
+        assert!(
+            waited.iter().all(|line| line.contains(" name=tempalias-")),
+            "on connections with a name: {waited:?}"
+        );
+    }
+}
