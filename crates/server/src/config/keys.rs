@@ -252,8 +252,9 @@ keys! {
         ca_file: Option<PathBuf> = Optional(r#""/etc/tempalias/redis-ca.pem""#),
         /// Redis: what its keys begin with, where several stores share a server.
         namespace: Namespace = Default(r#""tempalias""#),
-        /// Redis: how many replicas must have a claim before a message is sent. Each costs a round trip; 0 waits for
-        /// none, and what a failover loses may then be delivered beyond an alias's number.
+        /// Redis: how many replicas must have a claim before a message is sent, and an alias or a change of one before
+        /// it is confirmed. It costs a round trip more; 0 waits for none, and what a failover loses may then be
+        /// delivered beyond an alias's number.
         wait_replicas: u32 = Default("0"),
     }
 
