@@ -224,6 +224,40 @@ class StoreFaults(unittest.TestCase):
             self.assertRegex(send(server, alias.address, letter("another")), "^550")
             self.tell("stalled claims")
 
+    def test_what_next_hops_said_is_settled_when_the_store_is_back(self):
+        """Three senders have their 250 while nothing can be written, and five are put off; each leaves something to
+        be settled. The log has one line for all of it, and one when it is over."""
+        gate = threading.Event()
+
+        def verdict(mail):
+            gate.wait(60)
+            return "250 2.0.0 taken"
+
+        with RawSink(verdict=verdict) as sink, FaultyTempalias(sink.port) as server:
+            alias = server.alias(max_usage=9)
+            replies = []
+            senders = [
+                threading.Thread(target=lambda message=letter(self.name()): replies.append(send(server, alias.address, message)))
+                for _ in range(3)
+            ]
+            for sender in senders:
+                sender.start()
+            wait_for(lambda: len(sink.mails) == 3, "three dots to be at the next hop")
+            server.fault.write = errno.EIO
+            gate.set()
+            for sender in senders:
+                sender.join()
+            self.assertEqual([reply[:3] for reply in replies], ["250"] * 3)
+            for _ in range(5):
+                self.assertRegex(send(server, alias.address, letter(self.name())), "^451 4.3.0")
+            self.assertEqual(server.look(alias)["held"], 3)
+            server.fault.write = 0
+            server.settled(alias)
+            self.assertEqual(server.remaining(alias), 6)
+            wait_for(lambda: '"settled":8' in server.log(), "the log to tell of the end")
+            told = [line for line in server.log().splitlines() if "to be settled" in line]
+            self.assertEqual(len(told), 2, told)
+
     def test_nothing_piles_up(self):
         with RawSink() as sink, FaultyTempalias(sink.port) as server:
             alias = server.alias(days=30)
