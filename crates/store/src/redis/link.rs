@@ -12,6 +12,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Val
 use tokio::sync::Notify;
 
 use super::address::RedisAddress;
+use super::complaint::Complaints;
 use super::fault::{Fault, Suspicion, fault, in_words};
 use super::script::Script;
 use crate::StoreError;
@@ -181,24 +182,8 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
-    /// What the log was last told that a server refused, and when.
-    complaint: Option<(StoreError, Instant)>,
+    complaints: Complaints,
 }
-
-impl State {
-    /// Tells the log what the server refuses, but not with every call.
-    fn complain(&mut self, error: &StoreError) {
-        let is_known =
-            |(told, when): &(StoreError, Instant)| told == error && when.elapsed() < COMPLAIN_EVERY;
-        if !self.complaint.as_ref().is_some_and(is_known) {
-            tracing::error!(%error, "the store refuses: mail is deferred");
-            self.complaint = Some((error.clone(), Instant::now()));
-        }
-    }
-}
-
-/// Between two log lines about the same refusal.
-const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// What stands: one connection for all, and some for claims that wait for replicas.
 #[derive(Clone)]
@@ -232,7 +217,7 @@ impl Link {
             why_down: "not connected yet".to_owned(),
             unanswered: 0,
             down_since: Instant::now(),
-            complaint: None,
+            complaints: Complaints::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -284,7 +269,7 @@ impl Link {
 
     /// Tells the log of a refusal that is not the server's.
     pub(super) fn complain(&self, error: &StoreError) {
-        self.state().complain(error);
+        self.state().complaints.tell(error);
     }
 
     /// Takes note of how a command on connection `generation` went, and says it in the store's words.
@@ -308,7 +293,7 @@ impl Link {
         let is_suspicious = match suspicion {
             Suspicion::None => {
                 state.unanswered = 0;
-                state.complain(&fault.error);
+                state.complaints.tell(&fault.error);
                 false
             }
             Suspicion::Mute => {
