@@ -1,6 +1,9 @@
 //! Claims that wait for replicas, and what a failover loses without.
 
-use tempalias_alias::Answer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use tempalias_alias::{Answer, RowKey};
 use tempalias_store::{RedisOptions, Store};
 
 use crate::fixture::{claim, key, make, options, serving, try_claim, until, used};
@@ -50,35 +53,53 @@ async fn a_failover_loses_no_claim_that_was_waited_for() {
     for number in 0..60 {
         rows.push(make(&store, number, 200).await);
     }
-    let claiming: Vec<_> = rows
-        .iter()
-        .map(|&row| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let mut granted = 0_u32;
-                for message in 0..=255 {
-                    match try_claim(&store, row, message, u64::from(message)).await {
-                        Ok(Answer::Granted) => granted += 1,
-                        Ok(_) => {}
-                        Err(_) => break,
-                    }
-                }
-                granted
-            })
-        })
-        .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    let under_way = Arc::new(UnderWay::default());
+    let claiming: Vec<_> =
+        rows.iter().map(|&row| tokio::spawn(claim_all(store.clone(), row, under_way.clone()))).collect();
+    until("claims are granted", || async { under_way.granted.load(Ordering::SeqCst) >= 300 }).await;
+    under_way.is_killed.store(true, Ordering::SeqCst);
     cluster.nodes[master].kill();
     let mut granted = Vec::new();
     for task in claiming {
         granted.push(task.await.unwrap());
     }
-    assert!(granted.iter().sum::<u32>() > 100, "claims were under way: {granted:?}");
+    assert!(under_way.failed.load(Ordering::SeqCst) > 0, "the kill met none that was under way: {granted:?}");
     for (number, granted) in (0..60).zip(granted) {
         let used = used(&store, key(number)).await;
         assert!(used >= granted, "{granted} claims were granted for alias {number}, and {used} are left");
     }
+}
+
+/// What claims and the one who kills a master tell each other.
+#[derive(Default)]
+struct UnderWay {
+    granted: AtomicU32,
+    is_killed: AtomicBool,
+    /// Aliases whose claims came to an end with the kill.
+    failed: AtomicU32,
+}
+
+/// Claims for message after message, until a claim fails after the kill; how many were granted. (On a loaded machine one
+/// may fail before.)
+async fn claim_all(store: Store, row: RowKey, under_way: Arc<UnderWay>) -> u32 {
+    let mut granted = 0;
+    for message in 0..=255 {
+        let is_killed = under_way.is_killed.load(Ordering::SeqCst);
+        match try_claim(&store, row, message, u64::from(message)).await {
+            Ok(Answer::Granted) => {
+                granted += 1;
+                under_way.granted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(_) => {}
+            Err(_) if is_killed => {
+                under_way.failed.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            Err(_) => {}
+        }
+    }
+    granted
 }
 
 /// What a failover costs, for docs/operating.md: claims that were granted and are gone once the replica has taken over.
