@@ -7,52 +7,27 @@ and all is well again with the fault's end, without a restart and without anythi
 import contextlib
 import errno
 import fcntl
-import os
 import pathlib
 import sqlite3
 import threading
 import time
 import unittest
 
-from faults import FaultyTempalias, alive, create, ready, rcpt, resources, small_disk, timed, until_works
+from faults import FaultyTempalias, alive, create, ready, rcpt, resources, small_disk, timed
+from outages import OUTAGES, OutageTest
 from senders import Connection, letter, send
 from sinks import RawSink
 from tempalias import Tempalias
 from waiting import wait_for
 
-# What a busy machine may add to the 2 s that an answer may take and to the 1 s after the fault; the true numbers are printed.
-SLACK = 5
-OUTAGES = int(os.environ.get("OUTAGES", "100"))
 
-
-class StoreFaults(unittest.TestCase):
-    def setUp(self):
-        self.longest, self.back = 0, 0
-        self.names = iter(range(1_000_000))
-
-    def name(self):
-        return f"{self.id()}.{next(self.names)}"
-
-    def soon(self, took):
-        self.longest = max(self.longest, took)
-        self.assertLess(took, 2 + SLACK)
-
-    def recovers(self, server, alias):
-        took = until_works(server, alias.address, self.name())
-        self.back = max(self.back, took)
-        self.assertLess(took, 1 + SLACK)
-
-    def tell(self, what):
-        print(f"{what}: slowest answer {self.longest:.2f} s, back after {self.back:.2f} s", flush=True)
-
+class StoreFaults(OutageTest):
     def writing_fails(self, server, counted, uncounted, why):
         """What needs a write is put off; what does not, goes on."""
         reply, took = timed(send, server, counted.address, letter(self.name()))
         self.assertRegex(reply, "^451 4.3.0")
         self.soon(took)
-        made = create(server)
-        self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
-        self.soon(made.took)
+        self.none_can_be_made(server)
         state = ready(server)
         self.assertEqual(state.status, 503)
         self.assertRegex(state.text, f"store reading: ok\nstore writing: failed: .*{why}")
@@ -67,9 +42,7 @@ class StoreFaults(unittest.TestCase):
         reply, took = timed(rcpt, server, alias.address)
         self.assertRegex(reply, "^451 4.3.0")
         self.soon(took)
-        made = create(server)
-        self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
-        self.soon(made.took)
+        self.none_can_be_made(server)
         state = ready(server)
         self.assertEqual(state.status, 503)
         self.assertRegex(state.text, f"store reading: failed: .*({why})")

@@ -9,7 +9,8 @@ use crate::fixture::{
     claim, key, make, open, options, settle, try_claim, until, until_failing, until_found, used,
 };
 use crate::proxy::Proxy;
-use crate::servers::{Cluster, Server};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -148,8 +149,8 @@ async fn a_full_server_reads_and_settles_and_grants_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_in_its_place_is_left_alone() {
     let ports = [
-        Server::on_port(crate::servers::free_port(), &[]),
-        Server::on_port(crate::servers::free_port(), &[]),
+        Server::on_port(crate::fixture::free_port(), &[]),
+        Server::on_port(crate::fixture::free_port(), &[]),
     ];
     let [master, server] = ports;
     let store = open(&server.address()).await;
@@ -223,7 +224,7 @@ async fn what_was_thrown_away_is_not_forgotten_by_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_goes_silent_is_replaced() {
-    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
     let proxy = Proxy::before(server.port()).await;
     let store = open(&proxy.address()).await;
     let row = make(&store, 1, 3).await;
@@ -241,7 +242,7 @@ async fn a_connection_that_goes_silent_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_is_asked_for_again_and_claims_once() {
-    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
     let proxy = Proxy::before(server.port()).await;
     let store = open(&proxy.address()).await;
     let row = make(&store, 1, 50).await;
@@ -333,7 +334,7 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_again() {
 /// Open files and memory of this process's tasks stay what they were, whatever number of outages there is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_outages_leave_nothing_behind() {
-    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
     let proxy = Proxy::before(server.port()).await;
     let store = open(&proxy.address()).await;
     let row = make(&store, 1, 3).await;
@@ -352,7 +353,7 @@ async fn a_hundred_outages_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reconnecting_is_done_with_patience() {
-    let port = crate::servers::free_port();
+    let port = crate::fixture::free_port();
     let server = Server::on_port(port, &[]);
     let proxy = Proxy::before(port).await;
     let store = open(&proxy.address()).await;

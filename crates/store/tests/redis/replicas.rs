@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tempalias_alias::{Answer, RowKey};
 use tempalias_store::{RedisOptions, Store};
 
+use crate::fixture::free_port;
 use crate::fixture::{claim, key, make, options, serving, try_claim, until, used};
 use crate::proxy::Proxy;
-use crate::servers::{Cluster, Server, free_port};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 async fn waiting(server: &Server, replicas: u32) -> Store {
     serving(RedisOptions { wait_replicas: replicas, ..options(&server.address(), true) }).await

@@ -5,8 +5,10 @@ use std::process::Command;
 use tempalias_alias::{Answer, KeyId, Outcome};
 use tempalias_store::Store;
 
+use crate::fixture::free_port;
 use crate::fixture::{KEY_ID, claim, key, make, open, open_error, options, settle, until, until_found, used};
-use crate::servers::{Cluster, Server, free_port};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_starts_without_its_server_and_serves_when_it_is_there() {
