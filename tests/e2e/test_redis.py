@@ -1,43 +1,22 @@
 """Nodes on a Redis that is killed, stopped, emptied, filled or made read-only: mail is deferred and never refused, and
 flows again with the fault's end. Two nodes together keep what one alone promises."""
 
-import os
 import re
 import signal
 import subprocess
 import threading
 import unittest
 
-from faults import alive, create, ready, rcpt, resources, timed, until_works
+from faults import alive, create, ready, rcpt, resources, timed
+from outages import OUTAGES, OutageTest
 from redis_server import Node, Redis
 from senders import Connection, letter, send
 from sinks import RawSink
 from test_secrets import CLIENT, CLIENT6, TARGET, Secrets
 from waiting import wait_for
 
-# What a busy machine may add to the 2 s that an answer may take and to the 1 s after the fault; the true numbers are printed.
-SLACK = 5
-OUTAGES = int(os.environ.get("OUTAGES", "100"))
 
-
-class OnRedis(unittest.TestCase):
-    def setUp(self):
-        self.longest = self.back = 0
-        self.number = 0
-
-    def name(self):
-        self.number += 1
-        return f"{self.id()}.{self.number}"
-
-    def soon(self, took):
-        self.longest = max(self.longest, took)
-        self.assertLess(took, 2 + SLACK)
-
-    def recovers(self, server, alias):
-        took = until_works(server, alias.address, self.name())
-        self.back = max(self.back, took)
-        self.assertLess(took, 1 + SLACK)
-
+class OnRedis(OutageTest):
     def is_deferred(self, server, alias, why):
         """Nobody is told that an alias does not exist; the API says when to come again."""
         def seen():
@@ -52,9 +31,7 @@ class OnRedis(unittest.TestCase):
                 reply, took = timed(rcpt, server, address)
                 self.assertRegex(reply, "^451 4.3.0")
                 self.soon(took)
-            made = create(server)
-            self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
-            self.soon(made.took)
+            self.none_can_be_made(server)
         # A moment before, the reason may still be that of the step before: a connection that broke.
         def tells():
             state = ready(server)
@@ -108,7 +85,7 @@ class OnRedis(unittest.TestCase):
                 saved.rename(redis.folder / "appendonlydir")
                 redis.start()
                 self.recovers(server, alias)
-            print(f"Redis: slowest answer {self.longest:.2f} s, back after {self.back:.2f} s at most", flush=True)
+            self.tell("Redis")
             wait_for(lambda: not server.look(alias)["held"], "every claim to be settled")
 
     @staticmethod
@@ -124,8 +101,7 @@ class OnRedis(unittest.TestCase):
             reply, took = timed(send, server, counted.address, letter(self.name()))
             self.assertRegex(reply, "^451 4.3.0")
             self.soon(took)
-            made = create(server)
-            self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
+            self.none_can_be_made(server)
             state = ready(server)
             self.assertEqual(state.status, 503)
             self.assertRegex(state.text, "store reading: ok\nstore writing: failed: .*OOM")

@@ -7,52 +7,27 @@ and all is well again with the fault's end, without a restart and without anythi
 import contextlib
 import errno
 import fcntl
-import os
 import pathlib
 import sqlite3
 import threading
 import time
 import unittest
 
-from faults import FaultyTempalias, alive, create, ready, rcpt, resources, small_disk, timed, until_works
+from faults import FaultyTempalias, alive, create, ready, rcpt, resources, small_disk, timed
+from outages import OUTAGES, OutageTest
 from senders import Connection, letter, send
 from sinks import RawSink
 from tempalias import Tempalias
 from waiting import wait_for
 
-# What a busy machine may add to the 2 s that an answer may take and to the 1 s after the fault; the true numbers are printed.
-SLACK = 5
-OUTAGES = int(os.environ.get("OUTAGES", "100"))
 
-
-class StoreFaults(unittest.TestCase):
-    def setUp(self):
-        self.longest, self.back = 0, 0
-        self.names = iter(range(1_000_000))
-
-    def name(self):
-        return f"{self.id()}.{next(self.names)}"
-
-    def soon(self, took):
-        self.longest = max(self.longest, took)
-        self.assertLess(took, 2 + SLACK)
-
-    def recovers(self, server, alias):
-        took = until_works(server, alias.address, self.name())
-        self.back = max(self.back, took)
-        self.assertLess(took, 1 + SLACK)
-
-    def tell(self, what):
-        print(f"{what}: slowest answer {self.longest:.2f} s, back after {self.back:.2f} s", flush=True)
-
+class StoreFaults(OutageTest):
     def writing_fails(self, server, counted, uncounted, why):
         """What needs a write is put off; what does not, goes on."""
         reply, took = timed(send, server, counted.address, letter(self.name()))
         self.assertRegex(reply, "^451 4.3.0")
         self.soon(took)
-        made = create(server)
-        self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
-        self.soon(made.took)
+        self.none_can_be_made(server)
         state = ready(server)
         self.assertEqual(state.status, 503)
         self.assertRegex(state.text, f"store reading: ok\nstore writing: failed: .*{why}")
@@ -67,9 +42,7 @@ class StoreFaults(unittest.TestCase):
         reply, took = timed(rcpt, server, alias.address)
         self.assertRegex(reply, "^451 4.3.0")
         self.soon(took)
-        made = create(server)
-        self.assertEqual((made.status, made.headers["Retry-After"] is not None), (503, True), made.text)
-        self.soon(made.took)
+        self.none_can_be_made(server)
         state = ready(server)
         self.assertEqual(state.status, 503)
         self.assertRegex(state.text, f"store reading: failed: .*({why})")
@@ -223,6 +196,40 @@ class StoreFaults(unittest.TestCase):
             self.assertEqual((len(sink.taken), server.remaining(alias)), (1, 0))
             self.assertRegex(send(server, alias.address, letter("another")), "^550")
             self.tell("stalled claims")
+
+    def test_what_next_hops_said_is_settled_when_the_store_is_back(self):
+        """Three senders have their 250 while nothing can be written, and five are put off; each leaves something to
+        be settled. The log has one line for all of it, and one when it is over."""
+        gate = threading.Event()
+
+        def verdict(mail):
+            gate.wait(60)
+            return "250 2.0.0 taken"
+
+        with RawSink(verdict=verdict) as sink, FaultyTempalias(sink.port) as server:
+            alias = server.alias(max_usage=9)
+            replies = []
+            senders = [
+                threading.Thread(target=lambda message=letter(self.name()): replies.append(send(server, alias.address, message)))
+                for _ in range(3)
+            ]
+            for sender in senders:
+                sender.start()
+            wait_for(lambda: len(sink.mails) == 3, "three dots to be at the next hop")
+            server.fault.write = errno.EIO
+            gate.set()
+            for sender in senders:
+                sender.join()
+            self.assertEqual([reply[:3] for reply in replies], ["250"] * 3)
+            for _ in range(5):
+                self.assertRegex(send(server, alias.address, letter(self.name())), "^451 4.3.0")
+            self.assertEqual(server.look(alias)["held"], 3)
+            server.fault.write = 0
+            server.settled(alias)
+            self.assertEqual(server.remaining(alias), 6)
+            wait_for(lambda: '"settled":8' in server.log(), "the log to tell of the end")
+            told = [line for line in server.log().splitlines() if "to be settled" in line]
+            self.assertEqual(len(told), 2, told)
 
     def test_nothing_piles_up(self):
         with RawSink() as sink, FaultyTempalias(sink.port) as server:

@@ -1,23 +1,16 @@
 //! Telling the store how attempts ended, until it has heard.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
-use tempalias_alias::{Attempt, Fingerprint, Outcome, RowKey};
-use tempalias_store::Settlement;
+use tempalias_alias::{Attempt, ClaimRequest, Fingerprint, Outcome, RowKey};
+use tempalias_store::{Settlement, StoreError};
 use tokio::task::JoinHandle;
 
+use crate::backlog::Place;
 use crate::{Running, Shared};
-
-/// First pause between tries; doubled up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// After this many tries (about ten minutes) the claim is left as it is: in flight until we end, then in doubt.
-const TRIES: u32 = 120;
-/// Once the program wants to end: the next start finds the claim in doubt anyway.
-const TRIES_AT_THE_END: u32 = 5;
 
 /// The claims that a session has been given and not yet settled. If the session ends before it settles them, by a
 /// panic, they end in doubt: nobody knows how far its message had come.
@@ -27,30 +20,49 @@ pub(crate) struct Outstanding {
     /// Handed on to what goes on in the background, so that the end of the program waits for it.
     running: Running,
     attempts: Vec<(RowKey, Attempt)>,
+    /// Room in the backlog for the settlements of the mail that asked.
+    place: Option<Place>,
+    /// Whether there was none, so that this mail has asked for nothing.
+    has_not_asked: bool,
     /// The last settling, for what must come after it.
     last: Option<JoinHandle<()>>,
 }
 
 impl Outstanding {
     pub(crate) fn new(shared: Arc<Shared>, running: Running) -> Self {
-        Self { shared, running, attempts: vec![], last: None }
+        Self { shared, running, attempts: vec![], place: None, has_not_asked: false, last: None }
     }
 
-    /// Claims were asked for.
-    pub(crate) fn claimed(&mut self, attempts: impl Iterator<Item = (RowKey, Attempt)>) {
-        self.attempts.extend(attempts);
+    /// A mail is about to ask for these. False: too much waits to be settled, it must not ask.
+    pub(crate) fn may_ask(&mut self, requests: &[ClaimRequest]) -> bool {
+        // What is not counted takes no use: it goes on, however much waits.
+        if requests.iter().any(|request| request.was_counted) {
+            self.place = self.shared.backlog.reserve(requests.len());
+            self.has_not_asked = self.place.is_none();
+        }
+        if !self.has_not_asked {
+            self.attempts.extend(requests.iter().map(|request| (request.row, request.attempt)));
+        }
+        !self.has_not_asked
     }
 
     /// The mail that they were asked for has ended: what was counted is settled, the rest was no claim.
     pub(crate) fn mail_ended(&mut self) {
         self.attempts.clear();
+        self.place = None;
+        self.has_not_asked = false;
     }
 
     /// Settles, in the background, for as long as it takes. When this returns the store has been told, so that
     /// whatever is asked of it from now on is answered behind it.
     pub(crate) async fn settle(&mut self, settlements: Vec<Settlement>) {
         self.attempts.clear();
-        self.last = in_background(settle(self.shared.clone(), self.running.clone(), settlements)).await;
+        if self.has_not_asked {
+            return;
+        }
+        let place = self.place.take();
+        self.last =
+            in_background(settle(self.shared.clone(), self.running.clone(), place, settlements)).await;
     }
 
     /// Waits until the last settling is done. May be dropped: it goes on.
@@ -88,23 +100,38 @@ impl Drop for Outstanding {
         let lost = |(row, attempt)| Settlement { row, attempt, outcome: Outcome::Lost };
         let settlements = self.attempts.drain(..).map(lost).collect();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(settle(self.shared.clone(), self.running.clone(), settlements));
+            let (shared, running, place) = (self.shared.clone(), self.running.clone(), self.place.take());
+            runtime.spawn(settle(shared, running, place, settlements));
         }
     }
 }
 
-async fn settle(shared: Arc<Shared>, running: Running, settlements: Vec<Settlement>) {
-    let mut pause = FIRST_PAUSE;
-    for tries in 0..TRIES {
-        if tries >= TRIES_AT_THE_END && *shared.draining.borrow() {
-            break;
-        }
-        match shared.parts.store.settle(settlements.clone()).await {
-            Ok(()) => break,
-            Err(error) => tracing::warn!(%error, "a claim could not be settled yet"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+async fn settle(shared: Arc<Shared>, running: Running, place: Option<Place>, settlements: Vec<Settlement>) {
+    let Err(error) = tell(&shared, settlements.clone()).await else { return };
+    // None: of an alias that was not counted a moment ago. Only if it is by now is there anything to settle.
+    let Some(place) = place.or_else(|| shared.backlog.reserve(settlements.len())) else { return };
+    let added = shared.backlog.add(settlements, place, &error);
+    if added.needs_work {
+        tokio::spawn(work(shared));
     }
+    // An error says that the last of them has left the backlog, too.
+    drop(added.done.await);
     drop(running);
+}
+
+async fn work(shared: Arc<Shared>) {
+    let settle = |one| {
+        let shared = shared.clone();
+        async move { tell(&shared, vec![one]).await }
+    };
+    shared.backlog.work(shared.draining.subscribe(), settle).await;
+}
+
+/// In a box, so that what waits for long holds no room for what it does not do.
+fn tell(
+    shared: &Shared,
+    settlements: Vec<Settlement>,
+) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>> {
+    let store = shared.parts.store.clone();
+    Box::pin(async move { store.settle(settlements).await })
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tempalias_outside::{Connection, DialError};
 use tempalias_relay::{
     Awaits, BodyFailed, Connected, Effect, Effects, Event, Freshness, Heard, Moment, NextHop, Outgoing, Peer,
-    Session,
+    Session, StoreDown,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -165,7 +165,9 @@ impl Driver {
                 Event::Reserved { granted: true, early: !self.inbox.is_empty() }
             }
             Effect::Claim(requests) => {
-                self.claims.claimed(requests.iter().map(|request| (request.row, request.attempt)));
+                if !self.claims.may_ask(&requests) {
+                    return Event::Claimed(Err(StoreDown));
+                }
                 let answers = self.shared.parts.store.claim(requests).await;
                 let answers = answers.map(|answers| answers.iter().map(translate::claimed).collect());
                 Event::Claimed(answers.map_err(|error| translate::store_down(&error)))

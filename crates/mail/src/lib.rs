@@ -4,6 +4,7 @@
 //! what happened and performs the effects that come back. Metrics and the log line of a mail come from the
 //! relay's `Summary`, in `report.rs`, and from nowhere else.
 
+mod backlog;
 mod budget;
 mod claims;
 mod door;
@@ -23,6 +24,7 @@ use tempalias_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use backlog::Backlog;
 use budget::Budget;
 use door::Door;
 
@@ -52,7 +54,14 @@ pub struct DoorLimits {
     pub max_connections: usize,
     /// Connections of one address (IPv6: of one /64).
     pub max_connections_per_address: usize,
+    /// Claims that were asked for and are not settled yet, all together: [`MOST_UNSETTLED`].
+    pub max_unsettled: usize,
 }
+
+/// How many claims may be asked for and not settled, as those of a mail on its way are, and those that a store which is
+/// down does not take. Beyond it mail that would need another is deferred. Each takes less than a kilobyte while it
+/// waits: 50 MiB at most.
+pub const MOST_UNSETTLED: usize = 50_000;
 
 /// How many messages one client may send to the operator: 10 an hour.
 const OPERATOR_RATE: Rate = Rate { burst: 10, every: Duration::from_mins(6) };
@@ -68,6 +77,7 @@ pub struct Server(Arc<Shared>);
 struct Shared {
     parts: Parts,
     budget: Budget,
+    backlog: Backlog,
     door: Door,
     next_session: AtomicU64,
     draining: watch::Sender<bool>,
@@ -85,6 +95,7 @@ impl Server {
         let (running, finished) = mpsc::channel(1);
         Self(Arc::new(Shared {
             budget: Budget::new(parts.limits.body_memory),
+            backlog: Backlog::new(parts.limits.max_unsettled),
             door: Door::new(parts.limits),
             parts,
             next_session: AtomicU64::new(1),

@@ -1,6 +1,8 @@
 //! `tempalias db copy`, with the real program, real Redis servers, and mail through what was copied.
 
 mod harness;
+#[path = "../../store/tests/servers/ports.rs"]
+mod ports;
 #[path = "../../store/tests/servers/mod.rs"]
 mod servers;
 
@@ -322,7 +324,7 @@ async fn a_copy_that_is_killed_goes_on() {
 #[test]
 fn passwords_come_from_files_and_are_not_shown() {
     let instance = Instance::new();
-    let port = servers::free_port();
+    let port = ports::free_ports(1)[0];
     let redis = Server::on_port(port, &["--requirepass", "hunter2"]);
     let old = Server::start(&[]);
     alias_of_2010(&old, "one", &json!({ "target": "a@target.test" }), None);

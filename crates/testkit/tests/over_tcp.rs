@@ -172,7 +172,12 @@ fn parts(policy: Policy, store: Store, next_hop: SocketAddr) -> Parts {
         store,
         outside: Outside::new(dialer, PoolLimits::default()),
         smarthost: Some(Smarthost { host: Host::Address(next_hop.ip()), port: next_hop.port() }),
-        limits: DoorLimits { body_memory: 256 << 20, max_connections: 100, max_connections_per_address: 20 },
+        limits: DoorLimits {
+            body_memory: 256 << 20,
+            max_connections: 100,
+            max_connections_per_address: 20,
+            max_unsettled: 1000,
+        },
         log_addresses: false,
     }
 }

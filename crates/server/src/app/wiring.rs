@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tempalias_alias::Keys;
-use tempalias_mail::DoorLimits;
+use tempalias_mail::{DoorLimits, MOST_UNSETTLED};
 use tempalias_outside::dial::Timeouts;
 use tempalias_outside::dns::Settings;
 use tempalias_outside::pool::MAX_IDLE;
@@ -63,6 +63,7 @@ pub(super) fn door_limits(config: &Config, open_files: Option<u64>) -> DoorLimit
         body_memory: config.smtp.body_memory.bytes() as u64,
         max_connections: wanted.min(possible),
         max_connections_per_address: config.smtp.max_connections_per_address as usize,
+        max_unsettled: MOST_UNSETTLED,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making a server ready for a store: the first time, or after it has lost what it held.
 
-use redis::cmd;
+use redis::{RedisError, cmd};
 
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
@@ -56,7 +56,7 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");
         reset.arg("RESETSTAT");
-        pipe.ask_masters(reset).await?;
+        pipe.ask_masters(reset).await.map_err(|error| not_reset(error, described.evicted))?;
     }
     greet::refuse_half_a_copy(pipe, &names).await?;
     let now = match &options.clock {
@@ -76,4 +76,16 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     };
     greet::mark(pipe, &names, &marker, &seen.missing).await?;
     Ok(adopted)
+}
+
+/// The count of what was thrown away stays as it was: every node would go on distrusting the server.
+fn not_reset(error: RedisError, evicted: u64) -> Unfit {
+    match error.code() {
+        Some("NOPERM" | "ERR") => Unfit::Wrong(format!(
+            "the server has thrown {evicted} keys away since its start, and our user may not set that count back (CONFIG \
+             RESETSTAT): have somebody do it who may, or restart the server, which begins to count anew; then run \
+             `tempalias db adopt` again"
+        )),
+        _ => error.into(),
+    }
 }

@@ -8,6 +8,7 @@ use tempalias_alias::{Attempt, RowKey};
 use super::Core;
 use super::fault::Fault;
 use super::keys::bucket_of;
+use super::replicas::Answered;
 use super::script::Script;
 use crate::StoreError;
 
@@ -34,19 +35,23 @@ impl Core {
         self.link.judge(generation, answer).map_err(|fault| fault.error)
     }
 
-    /// A script that makes something replicas must have, of a part of the store that has no bucket: on the connection of
-    /// `part`, where it is waited for.
-    pub(super) async fn run_waited_for(
+    /// The same for one that writes what replicas must have, on the connection of `part`.
+    pub(super) async fn run_durably(
         &self,
         part: u16,
         script: &Script,
         keys: &[String],
         args: &[&[u8]],
-    ) -> Result<Value, StoreError> {
+    ) -> Result<Answered, StoreError> {
         let (pipes, generation) = self.link.pipes()?;
-        let Some(mut pipe) = pipes.waiting.pipe(part) else { return self.run(script, keys, args).await };
-        let answer = pipe.run(script, keys, args).await;
-        self.link.judge_behind_waits(generation, answer).map_err(|fault| fault.error)
+        match pipes.waiting.pipe(part) {
+            Some(mut pipe) => {
+                let wanted = self.options.wait_replicas;
+                let answer = pipe.run_and_wait(script, keys, args, wanted).await;
+                Ok(self.waited(generation, answer)?)
+            }
+            None => Ok(Answered { value: self.run(script, keys, args).await?, is_durable: true }),
+        }
     }
 
     /// A script in a bucket, once: `keys` come behind the marker's, `args` behind what it must say and the time.
@@ -56,7 +61,7 @@ impl Core {
         script: &Script,
         keys: &[String],
         args: &[&[u8]],
-    ) -> Result<Value, StoreError> {
+    ) -> Result<Answered, StoreError> {
         self.try_in(bucket, script, keys, args).await.map_err(|fault| fault.error)
     }
 
@@ -67,23 +72,29 @@ impl Core {
         script: &Script,
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        self.run_in(bucket_of(row), script, &[self.names.row(row), self.names.claims(row)], args).await
+        let keys = [self.names.row(row), self.names.claims(row)];
+        self.run_in(bucket_of(row), script, &keys, args).await.map(|answered| answered.value)
     }
 
-    /// The same about one attempt, asked again while there is no answer, for what changes nothing the second time. The caller bounds
-    /// it. In a longer outage there is no waiting.
+    /// The same about one attempt, asked again while there is no answer, for what changes nothing the second time. The
+    /// caller bounds it. In a longer outage there is no waiting.
     pub(super) async fn insist_on(
         &self,
         row: RowKey,
         attempt: Option<Attempt>,
         script: &Script,
         args: &[&[u8]],
-    ) -> Result<Value, StoreError> {
+    ) -> Result<Answered, StoreError> {
         let mut keys = vec![self.names.row(row), self.names.claims(row)];
         keys.extend(attempt.map(|attempt| self.names.judged(row, attempt)));
         loop {
             match self.try_in(bucket_of(row), script, &keys, args).await {
-                Err(fault) if fault.passes && self.link.is_back_soon() => tokio::time::sleep(PAUSE).await,
+                Err(fault) if fault.passes && self.link.is_back_soon() => {
+                    tokio::time::sleep(PAUSE).await;
+                    if script.is_waited_for() {
+                        self.expect_replicas()?;
+                    }
+                }
                 answered => return answered.map_err(|fault| fault.error),
             }
         }
@@ -95,7 +106,7 @@ impl Core {
         script: &Script,
         keys: &[String],
         args: &[&[u8]],
-    ) -> Result<Value, Fault> {
+    ) -> Result<Answered, Fault> {
         let (pipes, generation) = self.link.pipes()?;
         let waiting = if script.is_waited_for() { pipes.waiting.pipe(bucket) } else { None };
         let mut all_keys = Vec::with_capacity(keys.len() + 1);
@@ -107,10 +118,11 @@ impl Core {
         all_args.push(&time);
         all_args.extend_from_slice(args);
         if let Some(mut pipe) = waiting {
-            let answer = pipe.run(script, &all_keys, &all_args).await;
-            return self.link.judge_behind_waits(generation, answer);
+            let wanted = self.options.wait_replicas;
+            let answer = pipe.run_and_wait(script, &all_keys, &all_args, wanted).await;
+            return self.waited(generation, answer);
         }
         let answer = pipes.all.clone().run(script, &all_keys, &all_args).await;
-        self.link.judge(generation, answer)
+        Ok(Answered { value: self.link.judge(generation, answer)?, is_durable: true })
     }
 }

@@ -7,7 +7,7 @@ use redis::{Value, cmd};
 use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey, UnixTime};
 
 use super::Core;
-use super::keys::{OwnerText, bucket_of};
+use super::keys::OwnerText;
 use super::reply::{Fields, claimed, outcome_word};
 use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
 use crate::{CALL_TIMEOUT, Claimed, Settlement, StoreError};
@@ -43,14 +43,14 @@ impl Core {
         let deadline = self.now().plus(DEADLINE);
         let mut dead = Vec::new();
         loop {
-            let (claimed, whose) = self.ask_claim(request, &dead, deadline).await?;
+            let (claimed, whose, is_durable) = self.ask_claim(request, &dead, deadline).await?;
             match whose {
                 Some(other) if other != owner && dead.len() < MOST_DEAD && self.is_dead(other).await? => {
                     dead.push(other);
                 }
                 _ => {
                     if matches!(claimed.answer, Answer::Granted | Answer::Again) {
-                        self.replicated(bucket_of(request.row), &self.names.row(request.row)).await?;
+                        self.require(is_durable)?;
                         self.lease.begun(request.attempt);
                     }
                     return Ok(claimed);
@@ -68,12 +68,13 @@ impl Core {
         Ok(is_final.then_some(Claimed { answer: verdict.answer, limits, used: verdict.used, now: found.now }))
     }
 
+    /// The answer, whose claim stands in the way, and whether the answer is durable.
     async fn ask_claim(
         &self,
         request: &ClaimRequest,
         dead: &[Owner],
         deadline: UnixTime,
-    ) -> Result<(Claimed, Option<Owner>), StoreError> {
+    ) -> Result<(Claimed, Option<Owner>, bool), StoreError> {
         let deadline = deadline.millis().to_string();
         let sender = format!("{:016x}", u64::from_be_bytes(request.sender.0));
         let owner = OwnerText(request.attempt.owner).to_string();
@@ -95,7 +96,9 @@ impl Core {
             remembered.as_bytes(),
         ];
         args.extend(dead.iter().map(String::as_bytes));
-        claimed(self.insist_on(request.row, Some(request.attempt), &CLAIM, &args).await?)
+        let answered = self.insist_on(request.row, Some(request.attempt), &CLAIM, &args).await?;
+        let (claimed, whose) = claimed(answered.value)?;
+        Ok((claimed, whose, answered.is_durable))
     }
 
     /// Whether the lease of `owner` has run out. It never holds again, so this stays true.
@@ -114,7 +117,7 @@ impl Core {
         let remembered = REMEMBERED.as_millis().to_string();
         let outcome = outcome_word(settlement.outcome).as_bytes();
         let args = [owner.as_bytes(), number.as_bytes(), outcome, remembered.as_bytes()];
-        self.insist_on(settlement.row, Some(settlement.attempt), &SETTLE, &args).await?;
+        drop(self.insist_on(settlement.row, Some(settlement.attempt), &SETTLE, &args).await?);
         self.lease.settled(settlement.attempt);
         Ok(())
     }

@@ -8,6 +8,7 @@ use tempalias_alias::{ClientTag, KeyId, RowKey, Sealed};
 use super::Core;
 use super::claims::first_word;
 use super::keys::{Hex, bucket_of};
+use super::replicas::Answered;
 use super::reply::{Fields, nonsense, or_empty};
 use super::rows::millis;
 use super::script::{CONFIRM, CREATE, RESERVE};
@@ -62,7 +63,7 @@ impl Core {
             Reserved::Done(reply) => Ok(Created::Replayed(reply)),
             Reserved::Pending(reply, maker, row) => self.finish(once.name, reply, &maker, &row).await,
             Reserved::New(maker) => {
-                let made = self.make_named(once.name, &row, &maker).await?;
+                let made = self.make(&row, &maker).await?;
                 self.confirm(once.name, row.key, &made).await?;
                 Ok(made)
             }
@@ -90,7 +91,7 @@ impl Core {
         maker: &Maker,
         row: &NewRow,
     ) -> Result<Created, StoreError> {
-        let made = self.make_named(name, row, maker).await?;
+        let made = self.make(row, maker).await?;
         self.confirm(name, row.key, &made).await?;
         Ok(if made == Created::Done { Created::Replayed(reply) } else { Created::Clash })
     }
@@ -109,18 +110,12 @@ impl Core {
             (or_empty(row.limits.max_usage), millis(row.limits.valid_from), millis(row.limits.valid_until));
         let args: [&[u8]; 7] =
             [&row.key.0, &row.key_id.0, &max, &from, &until, &row.sealed.0, maker.0.as_bytes()];
-        match first_word(self.run_in(bucket, &CREATE, &keys, &args).await?)?.as_str() {
-            "made" => self.replicated(bucket, &keys[0]).await.map(|()| Created::Done),
+        let answered = self.run_in(bucket, &CREATE, &keys, &args).await?;
+        match first_word(answered.value)?.as_str() {
+            "made" => self.require(answered.is_durable).map(|()| Created::Done),
             "clash" => Ok(Created::Clash),
             _ => Err(nonsense()),
         }
-    }
-
-    /// The same under a name that was reserved: replicas must have that, too.
-    async fn make_named(&self, name: ClientTag, row: &NewRow, maker: &Maker) -> Result<Created, StoreError> {
-        let made = self.make(row, maker).await?;
-        self.replicated(part_of(name), &self.names.once(name)).await?;
-        Ok(made)
     }
 
     async fn reserve(
@@ -140,12 +135,15 @@ impl Core {
             args.push(&row.sealed.0);
         }
         let keys = [self.names.once(name)];
-        let answer = match new {
-            Some(_) => self.run_waited_for(part_of(name), &RESERVE, &keys, &args).await?,
-            None => self.run(&RESERVE, &keys, &args).await?,
+        let answered = match new {
+            Some(_) => self.run_durably(part_of(name), &RESERVE, &keys, &args).await?,
+            None => Answered { value: self.run(&RESERVE, &keys, &args).await?, is_durable: true },
         };
-        let mut fields = Fields::of(answer)?;
+        let mut fields = Fields::of(answered.value)?;
         let word = fields.text()?;
+        if word != "done" {
+            self.require(answered.is_durable)?;
+        }
         match word.as_str() {
             "none" => return Ok(Reserved::Nothing),
             "new" => return Ok(Reserved::New(Maker::of(name, &fields.text()?))),

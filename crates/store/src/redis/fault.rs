@@ -61,10 +61,14 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
         Some("NOREPLICAS") => {
             (failed("the server has too few replicas for a write (NOREPLICAS)"), Suspicion::None)
         }
-        Some(code @ ("NOAUTH" | "WRONGPASS" | "NOPERM")) => (
+        Some("NOPERM") => (failed(&forbidden("NOPERM")), Suspicion::Broken),
+        Some(code @ ("NOAUTH" | "WRONGPASS")) => (
             StoreError::Failed(format!("the server refuses our user or password ({code})")),
             Suspicion::Broken,
         ),
+        Some("ERR") if error.to_string().contains("unknown command") => {
+            (failed(&forbidden("unknown command")), Suspicion::None)
+        }
         Some(code) => (StoreError::Failed(format!("the server answered {code}")), Suspicion::None),
         None if error.is_connection_refusal() => (failed("connection refused"), Suspicion::Broken),
         None if error.is_io_error() || error.is_unrecoverable_error() => {
@@ -74,6 +78,14 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
             (StoreError::Failed(format!("the server cannot be used ({})", error.category())), Suspicion::None)
         }
     }
+}
+
+/// A command that our user may not give, or that was renamed away.
+fn forbidden(told: &str) -> String {
+    format!(
+        "the server forbids our user a command or a key that is needed ({told}): allow it our keys, INFO, and all \
+         commands that are not @dangerous"
+    )
 }
 
 /// An error of a single command, in the store's words.

@@ -12,8 +12,9 @@ use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Val
 use tokio::sync::Notify;
 
 use super::address::RedisAddress;
+use super::complaint::Complaints;
 use super::fault::{Fault, Suspicion, fault, in_words};
-use super::replicas::Waiting;
+use super::replicas::{self, Waiting};
 use super::script::Script;
 use crate::StoreError;
 
@@ -127,27 +128,50 @@ impl Pipe {
         }
     }
 
-    /// One command to the master that has `key`, which the command itself does not name.
-    pub(super) async fn ask_at_key(&mut self, command: Cmd, key: &str) -> Result<Value, RedisError> {
-        let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
-        self.ask_at(command, RoutingInfo::SingleNode(route)).await
+    /// The same for a script that replicas must have: its answer, and how many have it.
+    pub(super) async fn run_and_wait(
+        &mut self,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+        wanted: u32,
+    ) -> Result<(Value, i64), RedisError> {
+        let key = keys.first().map_or("", String::as_str);
+        match self.ask_and_wait(script.by_name(keys, args), key, wanted).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                self.ask_and_wait(script.by_text(keys, args), key, wanted).await
+            }
+            answered => answered,
+        }
     }
 
-    /// Waits until `count` replicas have what was written on this connection to the master of `key`; how many have.
-    pub(super) async fn wait(&mut self, key: &str, count: u32, limit: Duration) -> Result<Value, RedisError> {
-        let mut wait = redis::cmd("WAIT");
-        wait.arg(count).arg(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        let answer = async {
+    /// One command that writes `key`, and in one piece with it a WAIT for replicas; how many have it.
+    pub(super) async fn ask_and_wait(
+        &mut self,
+        command: Cmd,
+        key: &str,
+        wanted: u32,
+    ) -> Result<(Value, i64), RedisError> {
+        let mut both = redis::pipe();
+        both.add_command(command);
+        both.cmd("WAIT").arg(wanted).arg(u64::try_from(replicas::PATIENCE.as_millis()).unwrap_or(u64::MAX));
+        let answers = async {
             match self {
-                Self::Single(connection) => connection.req_packed_command(&wait).await,
+                Self::Single(connection) => connection.req_packed_commands(&both, 0, 2).await,
                 Self::Cluster(connection) => {
                     let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
-                    connection.route_command(wait, RoutingInfo::SingleNode(route)).await
+                    connection.route_pipeline(both, 0, 2, route).await
                 }
             }
         };
-        let limit = limit + COMMAND_TIMEOUT;
-        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer()))?.extract_error()
+        let limit = replicas::PATIENCE + COMMAND_TIMEOUT;
+        let answers = tokio::time::timeout(limit, answers).await.unwrap_or_else(|_| Err(no_answer()))?;
+        let mut answers = answers.into_iter();
+        let answer = answers.next().unwrap_or(Value::Nil).extract_error()?;
+        match answers.next().unwrap_or(Value::Nil).extract_error()? {
+            Value::Int(have) => Ok((answer, have)),
+            _ => Ok((answer, 0)),
+        }
     }
 
     /// The same command to every master: whose answer, and what it is. One that does not answer is an error.
@@ -187,24 +211,8 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
-    /// What the log was last told that a server refused, and when.
-    complaint: Option<(StoreError, Instant)>,
+    complaints: Complaints,
 }
-
-impl State {
-    /// Tells the log what the server refuses, but not with every call.
-    fn complain(&mut self, error: &StoreError) {
-        let is_known =
-            |(told, when): &(StoreError, Instant)| told == error && when.elapsed() < COMPLAIN_EVERY;
-        if !self.complaint.as_ref().is_some_and(is_known) {
-            tracing::error!(%error, "the store refuses: mail is deferred");
-            self.complaint = Some((error.clone(), Instant::now()));
-        }
-    }
-}
-
-/// Between two log lines about the same refusal.
-const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// What stands: one connection for all, and some for calls that wait for replicas.
 #[derive(Clone)]
@@ -229,7 +237,7 @@ impl Link {
             why_down: "not connected yet".to_owned(),
             unanswered: 0,
             down_since: Instant::now(),
-            complaint: None,
+            complaints: Complaints::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -281,16 +289,16 @@ impl Link {
 
     /// Tells the log of a refusal that is not the server's.
     pub(super) fn complain(&self, error: &StoreError) {
-        self.state().complain(error);
+        self.state().complaints.tell(error);
     }
 
     /// The same for a connection on which answers wait behind replicas: that one comes late says nothing about the
     /// server. (The lease is renewed on the other.)
-    pub(super) fn judge_behind_waits(
+    pub(super) fn judge_behind_waits<T>(
         &self,
         generation: u64,
-        answer: Result<Value, RedisError>,
-    ) -> Result<Value, Fault> {
+        answer: Result<T, RedisError>,
+    ) -> Result<T, Fault> {
         match answer {
             Err(error) if error.is_timeout() => Err(Fault { error: StoreError::Timeout, passes: true }),
             answer => self.judge(generation, answer),
@@ -298,7 +306,7 @@ impl Link {
     }
 
     /// Takes note of how a command on connection `generation` went, and says it in the store's words.
-    pub(super) fn judge(&self, generation: u64, answer: Result<Value, RedisError>) -> Result<Value, Fault> {
+    pub(super) fn judge<T>(&self, generation: u64, answer: Result<T, RedisError>) -> Result<T, Fault> {
         let error = match answer {
             Ok(value) => {
                 self.state().unanswered = 0;
@@ -318,7 +326,7 @@ impl Link {
         let is_suspicious = match suspicion {
             Suspicion::None => {
                 state.unanswered = 0;
-                state.complain(&fault.error);
+                state.complaints.tell(&fault.error);
                 false
             }
             Suspicion::Mute => {

@@ -8,6 +8,7 @@ mod address;
 mod adopt;
 mod calls;
 mod claims;
+mod complaint;
 mod create;
 mod fault;
 mod greet;

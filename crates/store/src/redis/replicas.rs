@@ -2,22 +2,25 @@
 //! replicas have.
 //!
 //! WAIT holds up whatever comes behind it on the same connection, and speaks only of what that connection wrote. So
-//! calls that wait have connections of their own, and in a Cluster, whose client makes connections anew without a word,
-//! each connection has a name that a new one would not have.
+//! calls that wait have connections of their own, and the write and its WAIT leave in one piece: a Cluster's client makes
+//! connections anew without a word, and asks any server at all if it has no connection to the right one. Alone, a WAIT
+//! there would say yes to what it never saw. A call that is repeated must write again for the same reason; the scripts
+//! that are waited for do.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, Value};
 
+use super::fault::Fault;
 use super::link::{Pipe, Target};
 use super::{Core, RedisOptions};
 use crate::StoreError;
 
 /// How long a call waits for replicas.
-const PATIENCE: Duration = Duration::from_millis(800);
-/// After too few replicas had something in time, nobody waits for so long: waits queue up behind one another on their
-/// connections, and would be asked for faster than they end.
+pub(super) const PATIENCE: Duration = Duration::from_millis(800);
+/// After too few replicas had something in time, one call in so long tries whether there are more by now, and the others
+/// are refused: waits queue up behind one another on their connections, and would be asked for faster than they end.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Connections for calls that wait: that many may wait at once.
 const WAITING: usize = 16;
@@ -26,8 +29,6 @@ const WAITING: usize = 16;
 #[derive(Clone)]
 pub(super) struct Waiting {
     pipes: Arc<[Pipe]>,
-    /// Of every connection in a Cluster; empty otherwise.
-    name: Arc<str>,
 }
 
 impl Waiting {
@@ -40,94 +41,74 @@ impl Waiting {
 
 pub(super) async fn connect(target: &Target, options: &RedisOptions) -> Result<Waiting, RedisError> {
     let mut pipes = Vec::new();
-    let mut name = String::new();
     if options.wait_replicas > 0 {
-        if options.address.is_cluster() {
-            name = format!("tempalias-{:016x}", (options.draw)());
-        }
         for _ in 0..WAITING {
-            let mut pipe = target.connect().await?;
-            if !name.is_empty() {
-                pipe.ask_masters(named("SETNAME").arg(&name).clone()).await?;
-            }
-            pipes.push(pipe);
+            pipes.push(target.connect().await?);
         }
     }
-    Ok(Waiting { pipes: pipes.into(), name: name.into() })
+    Ok(Waiting { pipes: pipes.into() })
 }
 
-fn named(verb: &str) -> redis::Cmd {
-    let mut client = redis::cmd("CLIENT");
-    client.arg(verb);
-    client
+/// An answer, and whether what was written for it is durable. Not every answer comes with a write, so the caller says
+/// whether it must be.
+#[must_use]
+pub(super) struct Answered {
+    pub(super) value: Value,
+    pub(super) is_durable: bool,
 }
 
-/// Whether it was seen of late that too few replicas follow.
+/// Whether too few replicas follow, and since when nobody has tried.
 #[derive(Debug, Default)]
 pub(super) struct TooFew(Mutex<Option<Instant>>);
 
 impl TooFew {
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    fn set(&self, are_too_few: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = are_too_few.then(Instant::now);
     }
 
-    fn is_fresh(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() < PAUSE)
+    /// Whether a call should not be tried. If it should, it is the only one for now.
+    fn refuses(&self) -> bool {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *since {
+            Some(tried) if tried.elapsed() >= PAUSE => {
+                *tried = Instant::now();
+                false
+            }
+            known => known.is_some(),
+        }
     }
 }
 
 impl Core {
     /// Before something is written that would have to wait: whether waiting makes sense.
     pub(super) fn expect_replicas(&self) -> Result<(), StoreError> {
-        if self.too_few.is_fresh() { Err(self.too_few_replicas()) } else { Ok(()) }
+        self.require(!self.too_few.refuses())
     }
 
-    fn too_few_replicas(&self) -> StoreError {
+    /// What is not durable does not count.
+    pub(super) fn require(&self, is_durable: bool) -> Result<(), StoreError> {
+        if is_durable {
+            return Ok(());
+        }
         let wanted = self.options.wait_replicas;
-        let error = StoreError::Failed(format!(
-            "fewer than {wanted} replicas follow, and store.wait_replicas asks for them"
-        ));
+        let why = format!("fewer than {wanted} replicas follow, and store.wait_replicas asks for them");
+        let error = StoreError::Failed(why);
         self.link.complain(&error);
-        error
+        Err(error)
     }
 
-    /// Waits until as many replicas as configured have what was written to `key` on the connection of `part`. With fewer
-    /// it does not count.
-    pub(super) async fn replicated(&self, part: u16, key: &str) -> Result<(), StoreError> {
-        let wanted = self.options.wait_replicas;
-        let (pipes, generation) = self.link.pipes()?;
-        let Some(mut pipe) = pipes.waiting.pipe(part) else { return Ok(()) };
-        let answer = pipe.wait(key, wanted, PATIENCE).await;
-        let have = match self.link.judge_behind_waits(generation, answer)? {
-            Value::Int(have) => have,
-            _ => 0,
-        };
-        if have < i64::from(wanted) {
-            self.too_few.set(Some(Instant::now()));
-            return Err(self.too_few_replicas());
-        }
-        self.too_few.set(None);
-        self.expect_same_connection(&pipes.waiting, &mut pipe, key, generation).await
-    }
-
-    /// A WAIT on a connection that was made meanwhile says nothing of what was written on the one before.
-    async fn expect_same_connection(
+    /// What became of a call that waited.
+    pub(super) fn waited(
         &self,
-        waiting: &Waiting,
-        pipe: &mut Pipe,
-        key: &str,
         generation: u64,
-    ) -> Result<(), StoreError> {
-        if waiting.name.is_empty() {
-            return Ok(());
-        }
-        let answer = pipe.ask_at_key(named("GETNAME"), key).await;
-        let name = self.link.judge_behind_waits(generation, answer)?;
-        if super::greet::text(&name) == *waiting.name {
-            return Ok(());
-        }
-        self.link.trouble.notify_one();
-        Err(StoreError::Failed("the connection was made anew while replicas were waited for".to_owned()))
+        answer: Result<(Value, i64), RedisError>,
+    ) -> Result<Answered, Fault> {
+        // No answer in time: others' waits are before it.
+        let are_enough = |&(_, replicas): &(Value, i64)| replicas >= i64::from(self.options.wait_replicas);
+        let is_durable = answer.as_ref().is_ok_and(are_enough);
+        self.too_few.set(!is_durable);
+        let (value, _) = self.link.judge_behind_waits(generation, answer)?;
+        Ok(Answered { value, is_durable })
     }
 
     /// For `/readyz`, whether as many replicas as configured follow: writes, and waits for them.
@@ -135,8 +116,9 @@ impl Core {
         let (pipes, generation) = self.link.pipes()?;
         let Some(mut pipe) = pipes.waiting.pipe(part) else { return Ok(()) };
         let probe = self.names.probe(part);
-        let written = pipe.ask(redis::cmd("SET").arg(&probe).arg("replicas")).await;
-        self.link.judge_behind_waits(generation, written)?;
-        self.replicated(part, &probe).await
+        let mut write = redis::cmd("SET");
+        write.arg(&probe).arg("replicas");
+        let written = pipe.ask_and_wait(write, &probe, self.options.wait_replicas).await;
+        self.require(self.waited(generation, written)?.is_durable)
     }
 }

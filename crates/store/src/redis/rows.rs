@@ -43,11 +43,12 @@ impl Core {
             Change::FreeHeld => self.freeing(key).await?,
         });
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-        match first_word(self.insist_on(key, None, &CHANGE, &args).await?)?.as_str() {
+        let answered = self.insist_on(key, None, &CHANGE, &args).await?;
+        match first_word(answered.value)?.as_str() {
             "none" => Ok(None),
             "late" => Err(StoreError::Timeout),
             _ => {
-                self.replicated(bucket_of(key), &self.names.row(key)).await?;
+                self.require(answered.is_durable)?;
                 self.find_one(key).await
             }
         }
@@ -128,7 +129,8 @@ impl Core {
         };
         let limit = limit.to_string();
         let args = [from.as_slice(), limit.as_bytes()];
-        let mut fields = Fields::of(self.run_in(bucket, &PAGE, &[self.names.index(bucket)], &args).await?)?;
+        let answered = self.run_in(bucket, &PAGE, &[self.names.index(bucket)], &args).await?;
+        let mut fields = Fields::of(answered.value)?;
         let mut keys = Vec::new();
         while !fields.is_empty() {
             keys.push(RowKey(fields.exactly().map_err(|_| nonsense())?));

@@ -62,8 +62,8 @@ impl Core {
         let ours = clock().millis().to_string();
         let mut args: Vec<&[u8]> = vec![ours.as_bytes()];
         args.extend(rows.iter().map(|row| &row.0[..]));
-        let answer = self.run_in(bucket, &SWEEP, &keys, &args).await?;
-        Fields::of(redis::Value::Array(vec![answer]))?.number()
+        let answered = self.run_in(bucket, &SWEEP, &keys, &args).await?;
+        Fields::of(redis::Value::Array(vec![answered.value]))?.number()
     }
 
     pub(super) async fn check(&self) -> Health {
@@ -79,8 +79,8 @@ impl Core {
             Err(error) => {
                 return Err(self
                     .link
-                    .judge(generation, Err(error))
-                    .map_or_else(Into::into, |_| StoreError::Closed));
+                    .judge::<()>(generation, Err(error))
+                    .map_or_else(Into::into, |()| StoreError::Closed));
             }
         };
         match seen.fault(&pipes.marker) {

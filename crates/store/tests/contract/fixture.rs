@@ -14,7 +14,8 @@ use tempalias_store::{
     Store,
 };
 
-use crate::servers::{Cluster, Server};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 /// Something that keeps its data over restarts.
 pub(crate) trait Backend {

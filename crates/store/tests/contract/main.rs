@@ -4,6 +4,10 @@
 
 mod claims;
 mod fixture;
+#[path = "../servers/ports.rs"]
+mod ports;
+#[path = "../servers/cluster.rs"]
+mod redis_cluster;
 mod rows;
 #[path = "../servers/mod.rs"]
 mod servers;

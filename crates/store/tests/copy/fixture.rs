@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tempalias_alias::{
-    Attempt, ClaimRequest, ClientTag, Fingerprint, KeyId, Ledger, Limits, Outcome, Rate, RowKey, Sealed,
-    SenderTag, State, UnixTime,
-};
+use tempalias_alias::{KeyId, Ledger, Limits, Outcome, Rate, RowKey, Sealed, State, UnixTime};
 use tempalias_store::copy::{Copied, CopyError, Offline, Place, Progress, Source, Target, copy};
 use tempalias_store::{
     Change, Clock, Created, Found, Idempotent, Listed, NewRow, Once, OpenError, Options, RedisAddress,
     RedisOptions, Settlement, Store, StoreError,
 };
+
+pub(crate) use crate::values::{key, request, tag};
 
 pub(crate) const FIRST_KEY: KeyId = KeyId([1, 2, 3, 4]);
 pub(crate) const SECOND_KEY: KeyId = KeyId([5, 6, 7, 8]);
@@ -116,14 +115,6 @@ pub(crate) async fn try_copy(from: &Place, to: &Place) -> Result<Copied, CopyErr
     try_copy_watched(from, to, |_| {}).await
 }
 
-pub(crate) fn key(number: u8) -> RowKey {
-    RowKey([number; 16])
-}
-
-pub(crate) fn tag(number: u8) -> ClientTag {
-    ClientTag([number; 16])
-}
-
 /// A row of this number with these limits.
 pub(crate) fn row(number: u8, limits: Limits) -> NewRow {
     let key_id = if number.is_multiple_of(2) { FIRST_KEY } else { SECOND_KEY };
@@ -132,17 +123,6 @@ pub(crate) fn row(number: u8, limits: Limits) -> NewRow {
 
 pub(crate) fn limits(uses: u32, until: Option<UnixTime>) -> Limits {
     Limits { valid_from: None, valid_until: until, max_usage: NonZeroU32::new(uses) }
-}
-
-pub(crate) fn request(store: &Store, row: RowKey, message: u8, number: u64) -> ClaimRequest {
-    ClaimRequest {
-        row,
-        fingerprint: Fingerprint([message; 16]),
-        identified: true,
-        sender: SenderTag([message; 8]),
-        attempt: Attempt { owner: store.owner(), number },
-        was_counted: true,
-    }
 }
 
 async fn use_up(store: &Store, number: u8, message: u8, outcome: Option<Outcome>) {

@@ -2,8 +2,14 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 mod fixture;
+#[path = "../servers/ports.rs"]
+mod ports;
+#[path = "../servers/cluster.rs"]
+mod redis_cluster;
 mod refused;
 mod resumed;
 mod round;
 #[path = "../servers/mod.rs"]
 mod servers;
+#[path = "../values/mod.rs"]
+mod values;

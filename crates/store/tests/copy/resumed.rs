@@ -82,6 +82,26 @@ async fn cut_often(from: &Place, to: &Place, rows: u64, wanted: &crate::fixture:
     end(store).await;
 }
 
+/// Begins a copy and drops it as soon as it has come so far.
+async fn cut_when(from: &Place, to: &Place, is_so_far: impl Fn(Progress) -> bool) {
+    let source = Offline::source(from.clone()).await.unwrap();
+    let target = Target::open(to.clone(), source.origin()).await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watch = move |progress: Progress| {
+        if is_so_far(progress) {
+            tell.send(()).unwrap_or_default();
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = told.recv() => {}
+        _ = copy(&source, &target, watch) => panic!("it was not cut"),
+    }
+    drop((source, target));
+    until_free(from).await;
+    until_free(to).await;
+}
+
 /// A resumed copy does not begin at the first row again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_is_not_done_again() {
@@ -92,23 +112,8 @@ async fn what_is_done_is_not_done_again() {
     make_many(&store, MANY).await;
     end(store).await;
     for to in [file(&folder, &time), redis(&server.address(), &time)] {
-        let source = Offline::source(from.clone()).await.unwrap();
-        let target = Target::open(to.clone(), source.origin()).await.unwrap();
         // Until the second page is there.
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let watch = move |progress: Progress| {
-            if progress.done >= 2000 && progress.stage == Stage::Copying {
-                tell.send(()).unwrap_or_default();
-            }
-        };
-        tokio::select! {
-            biased;
-            _ = told.recv() => {}
-            _ = copy(&source, &target, watch) => panic!("it was not cut"),
-        }
-        drop((source, target));
-        until_free(&from).await;
-        until_free(&to).await;
+        cut_when(&from, &to, |progress| progress.done >= 2000 && progress.stage == Stage::Copying).await;
         let mut first = None;
         let watch = |progress: Progress| first = first.or(Some(progress.done));
         assert_eq!(try_copy_watched(&from, &to, watch).await.unwrap().rows, u64::from(MANY));
@@ -116,15 +121,20 @@ async fn what_is_done_is_not_done_again() {
     }
 }
 
-/// Changes the target behind the copy's back when the comparison begins.
-async fn altered(from: &Place, to: &Place, mut alter: impl FnMut()) -> String {
+/// Changes the target behind the copy's back when the comparison begins; what the copy says of it.
+async fn altered(from: &Place, to: &Place, mut alter: impl FnMut()) -> CopyError {
     let mut is_done = false;
     let watch = |progress: Progress| {
         if progress.stage == Stage::Comparing && !std::mem::replace(&mut is_done, true) {
             alter();
         }
     };
-    let error = try_copy_watched(from, to, watch).await.unwrap_err();
+    try_copy_watched(from, to, watch).await.unwrap_err()
+}
+
+/// The same, if it is one difference; in words.
+async fn differing(from: &Place, to: &Place, alter: impl FnMut()) -> String {
+    let error = altered(from, to, alter).await;
     let CopyError::Differs(differences) = &error else { panic!("{error}") };
     assert_eq!(differences.count, 1, "{error}");
     error.to_string()
@@ -152,7 +162,7 @@ async fn a_record_that_changes_in_between_is_found_and_mended() {
     for (sql, words) in in_sql {
         let to = file(&folder, &time);
         let alter = || in_file(&to, sql);
-        let error = altered(&from, &to, alter).await;
+        let error = differing(&from, &to, alter).await;
         assert!(error.contains(words) && error.contains("cannot be served"), "{sql}: {error}");
         mended(&from, &to, &wanted).await;
     }
@@ -175,7 +185,7 @@ async fn a_record_that_changes_in_between_is_found_and_mended() {
         let command: Vec<String> = command.iter().map(|word| name(word)).collect();
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let alter = || assert_ne!(server.cli(&command), "0", "{command:?}");
-        let error = altered(&from, &to, alter).await;
+        let error = differing(&from, &to, alter).await;
         assert!(error.contains(words), "{command:?}: {error}");
         mended(&from, &to, &wanted).await;
     }
@@ -193,13 +203,8 @@ async fn a_file_that_is_damaged_in_between_is_not_served() {
     let store = serve(&from).await;
     fill(&store, &time).await;
     end(store).await;
-    let mut is_done = false;
-    let watch = |progress: Progress| {
-        if progress.stage == Stage::Comparing && !std::mem::replace(&mut is_done, true) {
-            in_file(&to, "UPDATE alias SET used = used + 1 WHERE length(row_key) > 0");
-        }
-    };
-    let error = try_copy_watched(&from, &to, watch).await.unwrap_err().to_string();
+    let alter = || in_file(&to, "UPDATE alias SET used = used + 1 WHERE length(row_key) > 0");
+    let error = altered(&from, &to, alter).await.to_string();
     assert!(error.contains("damaged"), "{error}");
     assert!(try_serve(&to).await.is_err());
 }
@@ -229,22 +234,7 @@ async fn a_source_that_lived_on_in_between_is_copied_as_it_is_then() {
         // Two pages: what changes later is in the first one.
         make_many(&store, 1500).await;
         end(store).await;
-        let source = Offline::source(from.clone()).await.unwrap();
-        let target = Target::open(to.clone(), source.origin()).await.unwrap();
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let watch = move |progress: Progress| {
-            if progress.stage == Stage::Comparing {
-                tell.send(()).unwrap_or_default();
-            }
-        };
-        tokio::select! {
-            biased;
-            _ = told.recv() => {}
-            _ = copy(&source, &target, watch) => panic!("it was not cut"),
-        }
-        drop((source, target));
-        until_free(&from).await;
-        until_free(&to).await;
+        cut_when(&from, &to, |progress| progress.stage == Stage::Comparing).await;
         live_on(&from, time.now()).await;
         // Or it comes back from a backup that knows an alias less.
         let mut differing = 2;

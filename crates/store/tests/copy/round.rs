@@ -7,7 +7,8 @@ use tempalias_store::{RedisOptions, Store};
 use crate::fixture::{
     SECOND_KEY, Time, end, file, fill, key, path, redis, request, see, see_all, serve, try_copy, try_serve,
 };
-use crate::servers::{Cluster, Server};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 /// Every kind of store into every kind, one after another; the last must show what the first did.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tempalias_alias::{Answer, Attempt, Outcome};
 use tempalias_store::{Change, Settlement, Store};
 
-use crate::fixture::{claim, found, make, open, try_claim, until, until_found, used};
+use crate::fixture::{claim, found, free_port, make, open, try_claim, until, until_found, used};
 use crate::proxy::Proxy;
 use crate::replicas::replica_through;
-use crate::servers::{Server, free_port};
+use crate::servers::Server;
 
 /// Longer than a lease.
 const LEASE_IS_OVER: Duration = Duration::from_secs(18);

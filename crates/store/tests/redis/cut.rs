@@ -24,7 +24,7 @@ async fn rows(store: &Store) -> Vec<u8> {
 async fn a_request_that_was_cut_anywhere_makes_one_row() {
     let (mut finished, mut begun) = (0, 0);
     for answers in 0..MOST {
-        let server = Server::on_port(crate::servers::free_port(), &[]);
+        let server = Server::on_port(crate::fixture::free_port(), &[]);
         let proxy = Proxy::before(server.port()).await;
         let sound = open(&server.address()).await;
         let first = Store::connect(options(&proxy.address(), false)).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_request_that_was_cut_anywhere_makes_one_row() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_was_cut_anywhere_happened_or_not() {
     for answers in 0..MOST {
-        let server = Server::on_port(crate::servers::free_port(), &[]);
+        let server = Server::on_port(crate::fixture::free_port(), &[]);
         let proxy = Proxy::before(server.port()).await;
         let sound = open(&server.address()).await;
         let key = make(&sound, 1, 5).await;
@@ -79,7 +79,7 @@ async fn a_change_that_was_cut_anywhere_happened_or_not() {
 /// undo that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_comes_late_changes_nothing() {
-    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
     let proxy = Proxy::before(server.port()).await;
     let (sound, slow) = (open(&server.address()).await, open(&proxy.address()).await);
     let key = make(&sound, 1, 5).await;

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{
-    Answer, Attempt, ClaimRequest, ClientTag, Fingerprint, KeyId, Limits, Outcome, RowKey, Sealed, SenderTag,
-};
+use tempalias_alias::{Answer, Attempt, KeyId, Limits, Outcome, RowKey, Sealed};
 use tempalias_store::{
     Created, Found, NewRow, OpenError, RedisAddress, RedisOptions, Settlement, Store, StoreError,
 };
 
+pub(crate) use crate::values::{key, request, tag};
+
 pub(crate) const KEY_ID: KeyId = KeyId([1, 2, 3, 4]);
 /// Long enough for anything on a loaded machine, short enough to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that nobody listens on at this moment.
+pub(crate) fn free_port() -> u16 {
+    crate::ports::free_ports(1)[0]
+}
 
 /// A node on `address`. A first one makes the server ready.
 pub(crate) fn options(address: &RedisAddress, is_new: bool) -> RedisOptions {
@@ -49,14 +54,6 @@ pub(crate) async fn open_error(options: RedisOptions) -> String {
     opened.expect_err("it opened").to_string()
 }
 
-pub(crate) fn key(number: u8) -> RowKey {
-    RowKey([number; 16])
-}
-
-pub(crate) fn tag(number: u8) -> ClientTag {
-    ClientTag([number; 16])
-}
-
 pub(crate) fn row(store: &Store, number: u8, max_usage: u32) -> NewRow {
     let limits = Limits {
         valid_from: None,
@@ -75,17 +72,6 @@ pub(crate) async fn make(store: &Store, number: u8, max_usage: u32) -> RowKey {
     })
     .await;
     key
-}
-
-pub(crate) fn request(store: &Store, row: RowKey, message: u8, number: u64) -> ClaimRequest {
-    ClaimRequest {
-        row,
-        fingerprint: Fingerprint([message; 16]),
-        identified: true,
-        sender: SenderTag([message; 8]),
-        attempt: Attempt { owner: store.owner(), number },
-        was_counted: true,
-    }
 }
 
 /// Asks once.

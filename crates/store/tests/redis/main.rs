@@ -6,11 +6,19 @@ mod clock;
 mod cluster;
 mod cut;
 mod expiry;
+#[path = "../servers/faults.rs"]
+mod faults;
 mod fixture;
 mod nodes;
 mod outages;
+#[path = "../servers/ports.rs"]
+mod ports;
 mod proxy;
+#[path = "../servers/cluster.rs"]
+mod redis_cluster;
 mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod start;
+#[path = "../values/mod.rs"]
+mod values;

@@ -46,7 +46,7 @@ async fn what_a_dead_node_sent_another_takes_over_once_its_lease_is_over() {
 /// A node that is cut off from the store sends no dot from before its lease ends, and comes back under another name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_renew_sends_no_dot() {
-    let server = Server::on_port(crate::servers::free_port(), &[]);
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
     let proxy = Proxy::before(server.port()).await;
     let (cut_off, other) = (open(&proxy.address()).await, open(&server.address()).await);
     let row = make(&other, 1, 2).await;

@@ -1,13 +1,17 @@
 //! Claims that wait for replicas, and what a failover loses without.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{Answer, Sealed};
-use tempalias_store::{Change, Idempotent, Once, RedisOptions, Store};
+use tempalias_alias::{Answer, RowKey, Sealed};
+use tempalias_store::{Change, Created, Idempotent, Once, RedisOptions, Store};
 
-use crate::fixture::{claim, key, make, options, serving, try_claim, until, used};
+use crate::fixture::free_port;
+use crate::fixture::{claim, found, key, make, options, serving, try_claim, until, used};
 use crate::proxy::Proxy;
-use crate::servers::{Cluster, Server, free_port};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 async fn waiting(server: &Server, replicas: u32) -> Store {
     serving(RedisOptions { wait_replicas: replicas, ..options(&server.address(), true) }).await
@@ -112,7 +116,7 @@ async fn many_claims_without_a_replica_are_refused_at_once() {
     println!("back after {took:?}");
 }
 
-/// With a wait for one replica, no claim that was granted is lost when its master dies.
+/// With a wait for one replica, no claim that was granted is lost when its master dies, and no alias that was made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_loses_no_claim_that_was_waited_for() {
     let mut cluster = Cluster::start(3, 1);
@@ -122,35 +126,72 @@ async fn a_failover_loses_no_claim_that_was_waited_for() {
     for number in 0..60 {
         rows.push(make(&store, number, 200).await);
     }
-    let claiming: Vec<_> = rows
-        .iter()
-        .map(|&row| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let mut granted = 0_u32;
-                for message in 0..=255 {
-                    match try_claim(&store, row, message, u64::from(message)).await {
-                        Ok(Answer::Granted) => granted += 1,
-                        Ok(_) => {}
-                        Err(_) => break,
-                    }
-                }
-                granted
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(400)).await;
     let master = cluster.nodes.iter().position(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    let under_way = Arc::new(UnderWay::default());
+    let claiming: Vec<_> =
+        rows.iter().map(|&row| tokio::spawn(claim_all(store.clone(), row, under_way.clone()))).collect();
+    let making = tokio::spawn(make_all(store.clone()));
+    until("claims are granted", || async { under_way.granted.load(Ordering::SeqCst) >= 300 }).await;
+    under_way.is_killed.store(true, Ordering::SeqCst);
     cluster.nodes[master].kill();
     let mut granted = Vec::new();
     for task in claiming {
         granted.push(task.await.unwrap());
     }
-    assert!(granted.iter().sum::<u32>() > 100, "claims were under way: {granted:?}");
+    let made = making.await.unwrap();
+    assert!(made.len() > 10, "aliases were being made: {}", made.len());
+    for row in made {
+        found(&store, row).await;
+    }
+    assert!(under_way.failed.load(Ordering::SeqCst) > 0, "the kill met none that was under way: {granted:?}");
     for (number, granted) in (0..60).zip(granted) {
         let used = used(&store, key(number)).await;
         assert!(used >= granted, "{granted} claims were granted for alias {number}, and {used} are left");
     }
+}
+
+/// Makes aliases one after another; which are said to stand.
+async fn make_all(store: Store) -> Vec<RowKey> {
+    let mut made = Vec::new();
+    for number in 100..=255 {
+        let row = crate::fixture::row(&store, number, 5);
+        let key = row.key;
+        if store.create(row, &[], None).await == Ok(Created::Done) {
+            made.push(key);
+        }
+    }
+    made
+}
+
+/// What claims and the one who kills a master tell each other.
+#[derive(Default)]
+struct UnderWay {
+    granted: AtomicU32,
+    is_killed: AtomicBool,
+    /// Aliases whose claims came to an end with the kill.
+    failed: AtomicU32,
+}
+
+/// Claims for message after message, until a claim fails after the kill; how many were granted. (On a loaded machine one
+/// may fail before.)
+async fn claim_all(store: Store, row: RowKey, under_way: Arc<UnderWay>) -> u32 {
+    let mut granted = 0;
+    for message in 0..=255 {
+        let is_killed = under_way.is_killed.load(Ordering::SeqCst);
+        match try_claim(&store, row, message, u64::from(message)).await {
+            Ok(Answer::Granted) => {
+                granted += 1;
+                under_way.granted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(_) => {}
+            Err(_) if is_killed => {
+                under_way.failed.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            Err(_) => {}
+        }
+    }
+    granted
 }
 
 /// What a failover costs, for docs/operating.md: claims that were granted and are gone once the replica has taken over.

@@ -2,18 +2,20 @@
 
 use std::process::Command;
 
-use tempalias_alias::KeyId;
+use tempalias_alias::{Answer, KeyId, Outcome};
 use tempalias_store::Store;
 
-use crate::fixture::{KEY_ID, make, open, open_error, options, until, until_found};
-use crate::servers::{Cluster, Server, free_port};
+use crate::fixture::free_port;
+use crate::fixture::{KEY_ID, claim, key, make, open, open_error, options, settle, until, until_found, used};
+use crate::redis_cluster::Cluster;
+use crate::servers::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_starts_without_its_server_and_serves_when_it_is_there() {
     let port = free_port();
     let store =
         Store::connect(options(&format!("redis://127.0.0.1:{port}").parse().unwrap(), true)).await.unwrap();
-    assert!(store.find(&[]).await.is_ok() && store.find(&[crate::fixture::key(1)]).await.is_err());
+    assert!(store.find(&[]).await.is_ok() && store.find(&[key(1)]).await.is_err());
     assert!(store.check().await.to_string().contains("connection refused"));
     let _server = Server::on_port(port, &[]);
     until("it serves", || async { store.check().await.is_ready() }).await;
@@ -47,6 +49,49 @@ async fn a_wrong_server_is_named_at_the_start() {
     let single = format!("redis://127.0.0.1:{}", whole.nodes[0].port()).parse().unwrap();
     let error = open_error(options(&single, true)).await;
     assert!(error.contains("redis+cluster://"), "{error}");
+}
+
+/// As on a Redis that somebody else manages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_dangerous_commands_only_info_is_needed() {
+    let server = Server::on_port(free_port(), &[]);
+    let user = ["ACL", "SETUSER", "mail", "on", ">secret", "~test:*", "+@all", "-@dangerous"];
+    assert_eq!(server.cli(&user), "OK");
+    let address = format!("redis://mail:secret@127.0.0.1:{}", server.port()).parse().unwrap();
+    let error = open_error(options(&address, true)).await;
+    assert!(error.contains("NOPERM") && error.contains("INFO") && !error.contains("password"), "{error}");
+    assert_eq!(server.cli(&["ACL", "SETUSER", "mail", "+info"]), "OK");
+    let store = open(&address).await;
+    let row = make(&store, 1, 5).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    settle(&store, row, 1, Outcome::Delivered).await;
+    assert_eq!(used(&store, row).await, 1);
+    store.sweep().await.unwrap();
+    assert!(store.check().await.is_ready());
+    // What it has thrown away cannot be forgiven without CONFIG RESETSTAT: who adopts is told what to do.
+    server.cli(&["SET", "victim", "x", "EX", "1000"]);
+    for (name, value) in [("maxmemory-policy", "volatile-ttl"), ("maxmemory", "1")] {
+        server.cli(&["CONFIG", "SET", name, value]);
+    }
+    server.cli(&["SET", "another", "y"]);
+    for (name, value) in [("maxmemory", "0"), ("maxmemory-policy", "noeviction")] {
+        server.cli(&["CONFIG", "SET", name, value]);
+    }
+    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    until("it is seen", || async { store.find(&[row]).await.is_err() }).await;
+    let error = tempalias_store::adopt(&options(&address, false)).await.unwrap_err().to_string();
+    assert!(error.contains("CONFIG RESETSTAT") && error.contains("restart the server"), "{error}");
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    tempalias_store::adopt(&options(&address, false)).await.unwrap();
+    until_found(&store, row).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_info_is_told_of() {
+    let server = Server::start(&["--rename-command", "INFO", "elsewhere"]);
+    let store = Store::connect(options(&server.address(), true)).await.unwrap();
+    let error = store.find(&[key(1)]).await.unwrap_err().to_string();
+    assert!(error.contains("unknown command") && error.contains("INFO"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,7 @@
 //! Real servers of Redis for tests: one, or a Cluster, on private sockets and ports. They end with the test, even if it
-//! is killed.
-#![allow(dead_code, reason = "each test binary uses a part")]
+//! is killed. What only some tests need stands in the files beside this one, which they name themselves.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of Redis: as `tests/install` unpacks it, with the libraries that it brings; otherwise the system's.
 /// `REDIS_SERVER` names another server to try: a Valkey, say.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     if let (Some(server), "redis-server") = (std::env::var_os("REDIS_SERVER"), name) {
         return Command::new(server);
     }
@@ -36,13 +34,18 @@ const KEEPER: &str =
 
 /// One server in a folder of its own.
 pub(crate) struct Server {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    /// None: it was killed.
+    process: Option<Process>,
+    /// Its port; none: it has only a socket.
+    pub(crate) port: Option<u16>,
+}
+
+struct Process {
     keeper: Child,
     pid: u32,
-    /// Its port; none: it has only a socket.
-    port: Option<u16>,
 }
 
 impl Server {
@@ -51,50 +54,21 @@ impl Server {
         Self::launch(None, options)
     }
 
-    /// With a clock that [`Server::set_clock`] sets.
-    pub(crate) fn with_clock(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/clock.c");
-        let library = path("clock.so");
-        let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o", &library, source]).status();
-        assert!(made.expect("a C compiler, as for the build").success());
-        std::fs::write(path("clock"), "0").unwrap();
-        let environment = vec![("LD_PRELOAD".to_owned(), library), ("CLOCK_FILE".to_owned(), path("clock"))];
-        Self::launch_in(folder, None, options, environment)
-    }
-
-    /// How far the server's clock is off, in days.
-    pub(crate) fn set_clock(&self, days: i64) {
-        let next = self.folder.path().join("clock.next");
-        std::fs::write(&next, (days * 86_400).to_string()).unwrap();
-        std::fs::rename(next, self.folder.path().join("clock")).unwrap();
-    }
-
-    /// On a TCP port.
-    pub(crate) fn on_port(port: u16, options: &[&str]) -> Self {
-        Self::launch(Some(port), options)
-    }
-
-    fn launch(port: Option<u16>, options: &[&str]) -> Self {
+    pub(crate) fn launch(port: Option<u16>, options: &[&str]) -> Self {
         Self::launch_in(tempfile::tempdir().unwrap(), port, options, Vec::new())
     }
 
-    fn launch_in(
+    pub(crate) fn launch_in(
         folder: tempfile::TempDir,
         port: Option<u16>,
         options: &[&str],
         environment: Vec<(String, String)>,
     ) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (keeper, pid) = run(folder.path(), port, &options, &environment);
-        let server = Self { folder, options, environment, keeper, pid, port };
+        let mut server = Self { folder, options, environment, process: None, port };
+        server.restart();
         server.wait_until_it_answers();
         server
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub(crate) fn address(&self) -> RedisAddress {
@@ -106,10 +80,6 @@ impl Server {
 
     fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port.unwrap()
     }
 
     /// What redis-cli prints for a command.
@@ -132,48 +102,35 @@ impl Server {
 
     /// kill -9.
     pub(crate) fn kill(&mut self) {
-        self.signal("KILL");
-        drop(self.keeper.stdin.take());
-        self.keeper.wait().unwrap();
+        self.try_signal("KILL");
+        if let Some(mut process) = self.process.take() {
+            drop(process.keeper.stdin.take());
+            drop(process.keeper.wait());
+        }
     }
 
     /// Starts again, on the same data if it kept any.
     pub(crate) fn restart(&mut self) {
         drop(std::fs::remove_file(self.socket()));
-        (self.keeper, self.pid) = run(self.folder.path(), self.port, &self.options, &self.environment);
+        self.process = Some(run(self.folder.path(), self.port, &self.options, &self.environment));
     }
 
-    /// Whatever it saved is gone.
-    pub(crate) fn forget(&self) {
-        for entry in std::fs::read_dir(self.folder()).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(path).unwrap();
-            } else if path.extension().is_some_and(|end| end == "rdb" || end == "aof") {
-                std::fs::remove_file(path).unwrap();
-            }
-        }
-    }
-
-    pub(crate) fn signal(&self, signal: &str) {
-        let done = Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().unwrap();
-        assert!(done.success());
+    /// Whether there was a process to take it.
+    pub(crate) fn try_signal(&self, signal: &str) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let mut kill = Command::new("kill");
+            kill.arg(format!("-{signal}")).arg(process.pid.to_string()).status().unwrap().success()
+        })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        drop(self.keeper.wait());
+        self.kill();
     }
 }
 
-fn run(
-    folder: &Path,
-    port: Option<u16>,
-    options: &[String],
-    environment: &[(String, String)],
-) -> (Child, u32) {
+fn run(folder: &Path, port: Option<u16>, options: &[String], environment: &[(String, String)]) -> Process {
     let server = program("redis-server");
     let mut shell = Command::new("sh");
     shell.args(["-c", KEEPER, "keeper"]).arg(server.get_program()).current_dir(folder);
@@ -184,93 +141,7 @@ fn run(
     let mut keeper = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (keeper, line.trim().parse().unwrap())
-}
-
-/// A Cluster of masters with replicas.
-pub(crate) struct Cluster {
-    pub(crate) nodes: Vec<Server>,
-    masters: usize,
-}
-
-impl Cluster {
-    pub(crate) fn start(masters: usize, replicas: usize) -> Self {
-        // A port may be taken between our look and the server's start: another try finds others.
-        for _ in 0..5 {
-            if let Some(cluster) = Self::try_start(masters, replicas) {
-                return cluster;
-            }
-        }
-        panic!("no Cluster came up: run tests/install first, and see that ports on 127.0.0.1 can be had");
-    }
-
-    fn try_start(masters: usize, replicas: usize) -> Option<Self> {
-        let count = masters * (1 + replicas);
-        let ports = free_ports(2 * count);
-        let nodes: Vec<Server> = ports
-            .chunks(2)
-            .map(|ports| {
-                let bus = ports[1].to_string();
-                let options = [
-                    "--cluster-enabled",
-                    "yes",
-                    "--cluster-port",
-                    &bus,
-                    "--cluster-node-timeout",
-                    "2000",
-                    "--appendonly",
-                    "yes",
-                    "--appendfsync",
-                    "always",
-                    "--repl-diskless-sync-delay",
-                    "0",
-                ];
-                Server::on_port(ports[0], &options)
-            })
-            .collect();
-        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
-        let made = program("redis-cli")
-            .args(["--cluster", "create"])
-            .args(addresses)
-            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
-            .output()
-            .unwrap();
-        let cluster = Self { nodes, masters };
-        made.status.success().then(|| {
-            cluster.wait_until_it_is_whole();
-            cluster
-        })
-    }
-
-    /// Every node agrees, and every replica follows.
-    fn wait_until_it_is_whole(&self) {
-        for node in &self.nodes {
-            wait_for("the Cluster is whole", || {
-                let info = node.cli(&["CLUSTER", "INFO"]);
-                let replicas = node.cli(&["INFO", "replication"]);
-                info.contains("cluster_state:ok")
-                    && (replicas.contains("role:master") || replicas.contains("master_link_status:up"))
-            });
-        }
-        let masters = self.nodes.iter().filter(|node| node.cli(&["ROLE"]).starts_with("master")).count();
-        assert_eq!(masters, self.masters);
-    }
-
-    pub(crate) fn address(&self) -> RedisAddress {
-        let nodes: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", nodes.join(",")).parse().unwrap()
-    }
-}
-
-/// A port that nobody listens on at this moment.
-pub(crate) fn free_port() -> u16 {
-    free_ports(1)[0]
-}
-
-/// Ports that nobody listens on at this moment.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    Process { keeper, pid: line.trim().parse().unwrap() }
 }
 
 /// Waits until something is so.

@@ -53,7 +53,6 @@ impl World {
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
             && self.store.is_alive(kept.attempt.owner, self.now)
-            && !self.truth.abandoned.contains(&kept.attempt)
             // A clock that is set back makes leases longer, those of the dead too.
             && !self.truth.clock_jumped
         {

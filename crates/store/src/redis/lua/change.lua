@@ -5,7 +5,11 @@
 if now > tonumber(ARGV[3]) then return 'late' end
 local row = read_row(KEYS[2])
 if not row then return 'none' end
-if row.s == '2' then return 'done' end
+if row.s == '2' then
+  -- A write, so that a wait for replicas is for the removal, too.
+  redis.call('HSET', KEYS[2], 's', '2')
+  return 'done'
+end
 local what = ARGV[4]
 
 if what == 'limits' then

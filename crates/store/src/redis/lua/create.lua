@@ -3,8 +3,12 @@
 -- again, or empty).
 local maker = redis.call('HMGET', KEYS[2], 's', 'o')
 if maker[1] then
-  -- The same request once more, after a crash between its steps.
-  if ARGV[9] ~= '' and maker[2] == ARGV[9] then return 'made' end
+  -- The same request once more, after a crash between its steps. It writes, so that a wait for replicas is for what the
+  -- first wrote, too.
+  if ARGV[9] ~= '' and maker[2] == ARGV[9] then
+    redis.call('HSET', KEYS[2], 'o', ARGV[9])
+    return 'made'
+  end
   return 'clash'
 end
 redis.call('HSET', KEYS[2], 's', '0', 'u', '0', 'k', ARGV[4], 'm', ARGV[5], 'f', ARGV[6], 't', ARGV[7],

@@ -9,6 +9,8 @@ if not now then
 end
 local old = redis.call('HMGET', KEYS[1], 'until', 'body', 'reply', 'row', 'key', 'm', 'f', 't', 'z')
 if old[1] and tonumber(old[1]) > now then
+  -- Who comes to finish it writes, so that a wait for replicas is for what was reserved, too.
+  if old[4] and #ARGV > 1 then redis.call('HSET', KEYS[1], 'until', old[1]) end
   if old[4] then return {'pending', old[1], old[2], old[3], old[4], old[5], old[6], old[7], old[8], old[9]} end
   return {'done', old[1], old[2], old[3]}
 end
