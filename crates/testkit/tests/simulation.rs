@@ -62,7 +62,7 @@ const MUST_HAPPEN: &[(Seen, u64)] = &[
     (Seen::DeadOwner, 80),
     (Seen::LateClaims, 500),
     (Seen::Overdue, 3000),
-    (Seen::SettlingAbandoned, 100),
+    (Seen::SettledLate, 100),
     (Seen::Crashes, 20_000),
     (Seen::CrashesPastDot, 2000),
     (Seen::Pauses, 20_000),

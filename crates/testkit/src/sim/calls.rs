@@ -2,7 +2,7 @@
 //!
 //! Stands for `store/src/embedded/mod.rs` (one queue in order; what nobody waits for any longer is skipped, but for
 //! settlements), for a client of a shared store (calls and answers get lost, late, doubled, in any order), and for
-//! `mail/src/claims.rs` (settling goes on until the store has heard, with growing pauses, at most 120 times).
+//! `mail/src/claims.rs` (settling goes on until the store has heard, with growing pauses, for as long as the node lives).
 
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ use super::world::{Happening, World};
 const CALL_TIMEOUT: Time = 2 * SECOND;
 /// `DEADLINE` of `store/src/redis/claims.rs`.
 const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
-/// As in `mail/src/claims.rs`.
+/// Between tries to settle, doubled from the first to the longest.
 const FIRST_PAUSE: Time = 100;
-const LONGEST_PAUSE: Time = 5 * SECOND;
-const TRIES: u32 = 120;
+const LONGEST_PAUSE: Time = 10 * SECOND;
+/// A settlement that took more tries than this is worth counting.
+const MANY_TRIES: u32 = 60;
 
 pub(super) type Settlements = Vec<(RowKey, Attempt, Outcome)>;
 
@@ -329,13 +330,6 @@ impl World {
     fn settles_later(&mut self, task: usize) {
         let it = &mut self.tasks[task];
         it.tries += 1;
-        if it.tries >= TRIES {
-            let attempts: Vec<Attempt> = it.settlements.iter().map(|(_, attempt, _)| *attempt).collect();
-            self.truth.abandoned.extend(attempts);
-            self.saw(Seen::SettlingAbandoned);
-            self.is_settled(task);
-            return;
-        }
         let pause = it.pause;
         it.pause = (pause * 2).min(LONGEST_PAUSE);
         self.plan_in(pause, Happening::Retries { task });
@@ -343,6 +337,9 @@ impl World {
 
     fn is_settled(&mut self, task: usize) {
         self.tasks[task].done = true;
+        if self.tasks[task].tries > MANY_TRIES {
+            self.saw(Seen::SettledLate);
+        }
         if let Some((link, ask)) = self.tasks[task].waiter {
             self.answers(link, ask, Answered::Event(Event::Settled));
         }

@@ -75,8 +75,8 @@ seen! {
     Expired => "claims forgotten after five days";
     /// Held uses freed.
     Freed => "uses freed by an owner";
-    /// A settlement that the store never took.
-    SettlingAbandoned => "settlements given up after 120 tries";
+    /// A settlement that the store took at last.
+    SettledLate => "settlements that took more than 60 tries";
     /// 451 because recipients differ.
     Disagreements => "451 because recipients differ";
     /// Some of several recipients got it, others had it.

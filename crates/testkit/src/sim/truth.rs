@@ -19,8 +19,6 @@ pub(super) struct Truth {
     attempts: Vec<(Attempt, usize, usize)>,
     /// What the store calls a message: alias, message, its name.
     names: Vec<(usize, usize, Fingerprint)>,
-    /// Attempts that nobody settles any more.
-    pub(super) abandoned: Vec<Attempt>,
     pub(super) clock_jumped: bool,
 }
 
