@@ -199,6 +199,14 @@ impl World {
         }
     }
 
+    /// The connection whose session made this call, whether or not it still waits.
+    fn came_from(&self, call: usize) -> Option<usize> {
+        match self.calls[call].from {
+            Caller::Session { link, .. } => Some(link),
+            _ => None,
+        }
+    }
+
     /// The connection that still waits for this call.
     fn asker(&self, call: usize) -> Option<usize> {
         match self.calls[call].from {
@@ -230,7 +238,7 @@ impl World {
         for request in requests {
             let luck = self.random.next();
             let judged = self.store.claim(request, self.now, luck);
-            self.claimed(request, &judged);
+            self.claimed(request, &judged, self.came_from(call));
             if let Some(link) = self.asker(call) {
                 self.sees_claim(link, request);
             }

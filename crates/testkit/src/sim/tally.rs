@@ -139,8 +139,14 @@ seen! {
     DuplicateLate => "duplicates: the retry came after five days";
     /// Excused duplicate.
     DuplicateAbandoned => "duplicates: an attempt that its sender had given up came after its retry";
+    /// Excused duplicate.
+    DuplicateOvertaken => "duplicates: the store's clock jumped, and a living node passed for dead";
     /// Not a duplicate at all.
     SentOnPurpose => "the same message sent twice on purpose, and delivered twice";
+    /// Excused use that the next hop was never given.
+    HeldForNobody => "uses held for an attempt that its sender had given up before it was claimed for";
+    /// Excused use that the next hop was never given.
+    ForgottenByJump => "uses in doubt that the clock's jump made forgotten before their retry";
     /// Excused break of the fence.
     ClockExcuses => "dots sent although taken over, because the store's clock jumped";
     /// Runs.

@@ -19,6 +19,9 @@ pub(super) struct Truth {
     attempts: Vec<(Attempt, usize, usize)>,
     /// What the store calls a message: alias, message, its name.
     names: Vec<(usize, usize, Fingerprint)>,
+    /// Uses granted to an attempt that its sender had given up, for a message that had been delivered and forgotten
+    /// meanwhile: alias, grant.
+    belated: Vec<(usize, usize)>,
     pub(super) clock_jumped: bool,
 }
 
@@ -41,6 +44,8 @@ pub(super) struct Part {
     crossed: bool,
     /// The task that would have heard the verdict, or was about to pass it on, is dead.
     orphan: bool,
+    /// Its dot left although another node's attempt had taken the message over, because the store's clock jumped.
+    overtaken: bool,
 }
 
 impl Truth {
@@ -89,6 +94,11 @@ impl Truth {
         self.names.iter().find(|known| known.0 == row && known.2 == name).map(|known| known.1)
     }
 
+    /// Whether a use was granted to an attempt that nobody stood behind any more.
+    pub(super) fn is_belated(&self, row: usize, grant: usize) -> bool {
+        self.belated.contains(&(row, grant))
+    }
+
     pub(super) fn grant_of(&self, attempt: Attempt, row: usize) -> Option<usize> {
         self.attempts.iter().rfind(|known| (known.0, known.1) == (attempt, row)).map(|known| known.2)
     }
@@ -120,8 +130,8 @@ impl World {
         self.links[link].mail.was_delivered = false;
     }
 
-    /// The store answers a claim.
-    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged) {
+    /// The store answers a claim that the session of a connection asked for.
+    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged, link: Option<usize>) {
         let Some(row) = self.store.row(request.row) else { return };
         self.saw(seen(judged.answer));
         if judged.late {
@@ -140,8 +150,26 @@ impl World {
         if matches!(judged.answer, Answer::Granted | Answer::Again)
             && let Some(grant) = judged.grant
         {
+            if link.is_some_and(|link| self.is_given_up(link, request, row, grant)) {
+                self.truth.belated.push((row, grant));
+            }
             self.truth.attempts.push((request.attempt, row, grant));
         }
+    }
+
+    /// Whether a new use is for an attempt whose sender hung up, came again, was served by another attempt, and showed
+    /// that it knew: it has no reason to come for this one.
+    fn is_given_up(&self, link: usize, request: &ClaimRequest, row: usize, grant: usize) -> bool {
+        let is_new = !self.truth.attempts.iter().any(|known| (known.1, known.2) == (row, grant));
+        let is_over = |end| matches!(end, End::Acknowledged | End::Expired);
+        let content = self.entries[self.links[link].client.entry].content;
+        let served = |part: &Part| {
+            part.accepted
+                && (part.row, part.content) == (row, content)
+                && part.message == Some(request.fingerprint)
+                && part.grant.is_some_and(|before| is_over(self.store.rows[row].grants[before].end))
+        };
+        is_new && self.links[link].client.is_gone() && self.truth.parts.iter().any(served)
     }
 
     /// Somebody waits for that answer.
@@ -162,9 +190,9 @@ impl World {
         let claim = self.links[link].mail.claims.iter().find(|claim| claim.row == key).copied();
         let counted = self.store.rows[row].most > 0;
         let attempt = claim.filter(|_| counted).map(|claim| claim.attempt);
-        if let Some(claim) = claim.filter(|_| counted) {
-            self.is_fenced(row, claim.fingerprint, claim.attempt);
-        }
+        let claimed = claim.filter(|_| counted);
+        let overtaken =
+            claimed.is_some_and(|claim| self.is_overtaken(row, claim.fingerprint, claim.attempt));
         let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
         let message = self.message(link, row);
         self.truth.parts.push(Part {
@@ -180,21 +208,22 @@ impl World {
             read_by: None,
             crossed: false,
             orphan: false,
+            overtaken,
         });
         self.truth.parts.len() - 1
     }
 
-    /// No dot leaves once another attempt may have taken the message over.
-    fn is_fenced(&mut self, row: usize, message: Fingerprint, attempt: Attempt) {
-        let Some(kept) = self.store.kept(row, message, self.now) else { return };
-        if kept.attempt == attempt {
-            return;
-        }
-        if self.truth.clock_jumped {
+    /// No dot leaves once another attempt has taken the message over: unless the clock's jump ended its node's lease, and
+    /// another node's attempt took over before this one could know.
+    fn is_overtaken(&mut self, row: usize, message: Fingerprint, attempt: Attempt) -> bool {
+        let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
+        let Some(by) = by.filter(|by| *by != attempt) else { return false };
+        if self.truth.clock_jumped && by.owner != attempt.owner {
             self.saw(Seen::ClockExcuses);
         } else {
             self.breaks("P3: a dot left although another attempt had taken the message over");
         }
+        true
     }
 
     /// The next hop has the message.
@@ -211,7 +240,7 @@ impl World {
                 format!("NEXT HOP ACCEPTS message {} for alias {}", part.content, part.row)
             });
             match earlier {
-                Some(earlier) if earlier < part => self.is_excused(earlier, dot),
+                Some(earlier) if earlier < part => self.is_excused(earlier, part, dot),
                 Some(later) => self.came_late(part, later),
                 None => {}
             }
@@ -219,7 +248,7 @@ impl World {
     }
 
     /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more,
-    /// unless the store's clock has jumped over the retention of a claim in flight.
+    /// unless the store's clock has jumped, over the retention of a claim in flight or the lease of a node that lives.
     fn came_late(&mut self, part: usize, later: usize) {
         let Part { row, message, attempt, .. } = self.truth.parts[part];
         let kept = message.and_then(|message| self.store.kept(row, message, self.now));
@@ -227,6 +256,8 @@ impl World {
             kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
         let excuse = if !waits {
             Seen::DuplicateVerdictLost
+        } else if self.truth.parts[later].overtaken {
+            Seen::DuplicateOvertaken
         } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
         {
             Seen::DuplicateLate
@@ -238,7 +269,7 @@ impl World {
     }
 
     /// A message is delivered once more: why was the first delivery not known?
-    fn is_excused(&mut self, first: usize, dot: &Dot) {
+    fn is_excused(&mut self, first: usize, again: usize, dot: &Dot) {
         let part = &self.truth.parts[first];
         let dead = |attempt: Attempt| part.orphan || !self.store.is_alive(attempt.owner, self.now);
         let unread = part.read_by.is_none();
@@ -255,6 +286,7 @@ impl World {
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
             _ if self.was_forgotten(part) => Seen::DuplicateLate,
+            _ if self.truth.parts[again].overtaken => Seen::DuplicateOvertaken,
             _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
         };
         self.note(|_| format!("a duplicate: {}", excuse.text()));
