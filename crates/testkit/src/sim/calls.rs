@@ -249,6 +249,9 @@ impl World {
 
     fn settles_one(&mut self, (row, attempt, outcome): (RowKey, Attempt, Outcome)) {
         let luck = self.random.next();
+        if self.store.is_past_retention(row, attempt, self.now) {
+            self.truth.settled_in_vain(attempt);
+        }
         let settled = self.store.settle(row, attempt, outcome, self.now, luck);
         let seen = match (outcome, settled) {
             (_, None | Some(Settled::Stale)) => return,

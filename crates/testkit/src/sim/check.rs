@@ -60,6 +60,7 @@ impl World {
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
             && self.nodes.iter().any(|node| node.up && node.owner == kept.attempt.owner)
+            && !self.truth.was_settled_in_vain(kept.attempt)
         {
             return Err(format!("P3: alias {at}: a use is in flight for ever"));
         }

@@ -234,6 +234,13 @@ impl Store {
         Some(settled)
     }
 
+    /// Whether the claim of an attempt is still there although its retention is over.
+    pub(super) fn is_past_retention(&self, key: RowKey, attempt: Attempt, now: Time) -> bool {
+        let time = self.time(now);
+        let kept = self.row(key).into_iter().flat_map(|at| &self.rows[at].ledger.kept);
+        kept.filter(|kept| kept.attempt == attempt).any(|kept| time >= kept.until)
+    }
+
     /// Whether a claim was forgotten.
     pub(super) fn acknowledge(&mut self, key: RowKey, message: Fingerprint) -> bool {
         let Some(at) = self.row(key) else { return false };

@@ -22,6 +22,8 @@ pub(super) struct Truth {
     /// Uses granted to an attempt that its sender had given up, for a message that had been delivered and forgotten
     /// meanwhile: alias, grant.
     belated: Vec<(usize, usize)>,
+    /// Attempts that were settled while the clock, which had jumped, had their claims past their retention.
+    outlived: Vec<Attempt>,
     pub(super) clock_jumped: bool,
 }
 
@@ -92,6 +94,16 @@ impl Truth {
     /// Which message the store calls so.
     pub(super) fn content(&self, row: usize, name: Fingerprint) -> Option<usize> {
         self.names.iter().find(|known| known.0 == row && known.2 == name).map(|known| known.1)
+    }
+
+    /// The store was told how an attempt ended, and took its claim for one whose retention was over: nobody's any more.
+    pub(super) fn settled_in_vain(&mut self, attempt: Attempt) {
+        self.outlived.push(attempt);
+    }
+
+    /// Whether that happened, so that the claim lives again once the clock is set back, and nobody settles it.
+    pub(super) fn was_settled_in_vain(&self, attempt: Attempt) -> bool {
+        self.outlived.contains(&attempt)
     }
 
     /// Whether a use was granted to an attempt that nobody stood behind any more.
@@ -213,12 +225,14 @@ impl World {
         self.truth.parts.len() - 1
     }
 
-    /// No dot leaves once another attempt has taken the message over: unless the clock's jump ended its node's lease, and
-    /// another node's attempt took over before this one could know.
+    /// No dot leaves once another attempt has taken the message over: unless the clock jumped, over its node's lease, and
+    /// another owner's attempt took over before this one could know, or over the retention of its claim.
     fn is_overtaken(&mut self, row: usize, message: Fingerprint, attempt: Attempt) -> bool {
         let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
         let Some(by) = by.filter(|by| *by != attempt) else { return false };
-        if self.truth.clock_jumped && by.owner != attempt.owner {
+        let grant = self.truth.grant_of(attempt, row).map(|grant| self.store.rows[row].grants[grant].end);
+        let jumped_over = by.owner != attempt.owner || grant == Some(End::Expired);
+        if self.truth.clock_jumped && jumped_over {
             self.saw(Seen::ClockExcuses);
         } else {
             self.breaks("P3: a dot left although another attempt had taken the message over");
