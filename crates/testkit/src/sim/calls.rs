@@ -265,11 +265,13 @@ impl World {
         if outcome == Outcome::Delivered {
             self.truth.settled(attempt);
         }
+        self.tempts_fate();
     }
 
     fn forgets(&mut self, row: RowKey, message: Fingerprint) {
-        if self.store.acknowledge(row, message) {
+        if self.store.acknowledge(row, message, self.now) {
             self.saw(Seen::Acknowledged);
+            self.tempts_fate();
             self.note(|_| format!("store: message {:02x} is acknowledged", message.0[0]));
         }
     }

@@ -101,6 +101,12 @@ seen! {
     StoreOutages => "store outages";
     /// Power loss.
     PowerLosses => "power losses of the store";
+    /// The master died, and a replica took over.
+    Failovers => "failovers of the store";
+    /// What the replica had not.
+    WritesLost => "settlements and acknowledgements lost by a failover";
+    /// A node that met another server.
+    NamesLaidDown => "nodes that took another name after a failover";
     /// The clock stepped.
     ClockSteps => "steps of the store's clock";
     /// A request lost.
@@ -129,6 +135,8 @@ seen! {
     DuplicateVerdictLost => "duplicates: the next hop's answer was lost";
     /// Excused duplicate.
     DuplicateReaderDied => "duplicates: its reader died before it was settled";
+    /// Excused duplicate.
+    DuplicateUnsettled => "duplicates: a failover lost that it was settled";
     /// Excused duplicate.
     DuplicateUnidentified => "duplicates: no Message-ID, and our 250 was not read";
     /// Excused duplicate.

@@ -8,7 +8,7 @@ use tempalias_smtp::Status;
 use super::calls::{node_of, seen};
 use super::fixture::is_identified;
 use super::hop::Dot;
-use super::store::{End, Judged};
+use super::store::{End, Judged, Store};
 use super::tally::Seen;
 use super::world::World;
 
@@ -48,6 +48,8 @@ pub(super) struct Part {
     orphan: bool,
     /// Its dot left although another node's attempt had taken the message over, because the store's clock jumped.
     overtaken: bool,
+    /// A failover lost that it was settled.
+    unsettled: bool,
 }
 
 impl Truth {
@@ -67,7 +69,19 @@ impl Truth {
 
     pub(super) fn settled(&mut self, attempt: Attempt) {
         let parts = self.parts.iter_mut().filter(|part| part.attempt == Some(attempt));
-        parts.for_each(|part| part.settled = true);
+        parts.for_each(|part| (part.settled, part.unsettled) = (true, false));
+    }
+
+    /// A failover lost what this attempt's claim had become: it is in flight again, or not acknowledged.
+    pub(super) fn settlement_lost(&mut self, attempt: Attempt, store: &Store) {
+        let in_flight = |part: &Part| {
+            let mut kept = store.rows[part.row].ledger.kept.iter();
+            kept.any(|kept| kept.attempt == attempt && kept.state == KeptState::InFlight)
+        };
+        let parts = self.parts.iter_mut().filter(|part| part.attempt == Some(attempt) && part.settled);
+        for part in parts.filter(|part| in_flight(part)) {
+            (part.settled, part.unsettled) = (false, true);
+        }
     }
 
     /// A sender read a 250 for this entry.
@@ -221,6 +235,7 @@ impl World {
             crossed: false,
             orphan: false,
             overtaken,
+            unsettled: false,
         });
         self.truth.parts.len() - 1
     }
@@ -296,6 +311,7 @@ impl World {
             // asked for a use, as a new message does.
             _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
             _ if !unread => return self.breaks("P3: delivered again although its sender had read 250"),
+            Some(attempt) if part.unsettled && dead(attempt) => Seen::DuplicateUnsettled,
             Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
