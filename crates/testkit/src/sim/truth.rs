@@ -217,8 +217,7 @@ impl World {
         let counted = self.store.rows[row].most > 0;
         let attempt = claim.filter(|_| counted).map(|claim| claim.attempt);
         let claimed = claim.filter(|_| counted);
-        let overtaken =
-            claimed.is_some_and(|claim| self.is_overtaken(row, claim.fingerprint, claim.attempt));
+        let overtaken = claimed.is_some_and(|claim| self.is_overtaken(row, claim.fingerprint, claim.attempt));
         let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
         let message = self.message(link, row);
         self.truth.parts.push(Part {
