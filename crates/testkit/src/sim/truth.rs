@@ -284,11 +284,11 @@ impl World {
             kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
         let excuse = if !waits {
             Seen::DuplicateVerdictLost
-        } else if self.truth.parts[later].overtaken {
-            Seen::DuplicateOvertaken
         } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
         {
             Seen::DuplicateLate
+        } else if self.truth.parts[later].overtaken {
+            Seen::DuplicateOvertaken
         } else {
             return self.breaks("P3: two attempts at one message at the same time");
         };
