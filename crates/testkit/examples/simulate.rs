@@ -56,7 +56,7 @@ fn parse(arguments: &[String]) -> Result<(Wanted, Option<Sabotage>), String> {
                 wanted = Some(if name == "--first" { Wanted::First(seeds) } else { Wanted::Many(seeds) });
             }
             "--sabotage" => {
-                sabotage = Some(Sabotage::named(value).ok_or(format!("no sabotage called {value}"))?)
+                sabotage = Some(Sabotage::named(value).ok_or(format!("no sabotage called {value}"))?);
             }
             _ => return Err(format!("what is {name}?")),
         }

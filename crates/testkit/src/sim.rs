@@ -9,6 +9,7 @@
 //! | `calls.rs` | `mail/src/claims.rs`, `store/src/embedded/mod.rs`, `store/src/redis/{calls,claims}.rs` |
 //! | `store.rs`, `leases.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, `store/src/redis/lua`, `lease.rs` |
 //! | `nodes.rs` | processes, their leases, the store's power and clock |
+//! | `failover.rs` | a master of `store/src/redis` that dies with what no replica had; `supervise.rs` on meeting another |
 //! | `hop.rs` | `outside/src/connection.rs`, and the next hops themselves |
 //! | `senders.rs`, `client.rs` | mail servers with queues |
 //!
@@ -20,6 +21,7 @@ mod calls;
 mod check;
 mod client;
 mod effects;
+mod failover;
 mod fixture;
 mod hop;
 mod leases;

@@ -2,7 +2,8 @@
 //!
 //! Stands for `store/src/embedded/mod.rs` (one queue in order; what nobody waits for any longer is skipped, but for
 //! settlements), for a client of a shared store (calls and answers get lost, late, doubled, in any order), and for
-//! `mail/src/claims.rs` and `backlog.rs` (settling goes on until the store has heard, with growing pauses).
+//! `mail/src/claims.rs` and `backlog.rs` (settling goes on until the store has heard, with growing pauses, for as long as
+//! the node lives).
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::world::{Happening, World};
 const CALL_TIMEOUT: Time = 2 * SECOND;
 /// `DEADLINE` of `store/src/redis/claims.rs`.
 const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
-/// As in `mail/src/backlog.rs`.
+/// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`.
 const FIRST_PAUSE: Time = 100;
 const LONGEST_PAUSE: Time = 10 * SECOND;
 /// A settlement that took longer is counted.
@@ -199,6 +200,14 @@ impl World {
         }
     }
 
+    /// The connection whose session made this call, whether or not it still waits.
+    fn came_from(&self, call: usize) -> Option<usize> {
+        match self.calls[call].from {
+            Caller::Session { link, .. } => Some(link),
+            _ => None,
+        }
+    }
+
     /// The connection that still waits for this call.
     fn asker(&self, call: usize) -> Option<usize> {
         match self.calls[call].from {
@@ -230,7 +239,7 @@ impl World {
         for request in requests {
             let luck = self.random.next();
             let judged = self.store.claim(request, self.now, luck);
-            self.claimed(request, &judged);
+            self.claimed(request, &judged, self.came_from(call));
             if let Some(link) = self.asker(call) {
                 self.sees_claim(link, request);
             }
@@ -241,6 +250,9 @@ impl World {
 
     fn settles_one(&mut self, (row, attempt, outcome): (RowKey, Attempt, Outcome)) {
         let luck = self.random.next();
+        if self.store.is_past_retention(row, attempt, self.now) {
+            self.truth.settled_in_vain(attempt);
+        }
         let settled = self.store.settle(row, attempt, outcome, self.now, luck);
         let seen = match (outcome, settled) {
             (_, None | Some(Settled::Stale)) => return,
@@ -254,11 +266,13 @@ impl World {
         if outcome == Outcome::Delivered {
             self.truth.settled(attempt);
         }
+        self.tempts_fate();
     }
 
     fn forgets(&mut self, row: RowKey, message: Fingerprint) {
-        if self.store.acknowledge(row, message) {
+        if self.store.acknowledge(row, message, self.now) {
             self.saw(Seen::Acknowledged);
+            self.tempts_fate();
             self.note(|_| format!("store: message {:02x} is acknowledged", message.0[0]));
         }
     }

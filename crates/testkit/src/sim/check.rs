@@ -1,9 +1,11 @@
-//! What must hold once a run has come to rest and every sender's queue is drained.
+//! What must hold once a run has come to rest and every sender's queue is drained: nobody comes back any more, and of
+//! whoever is dead the lease has run out. (The last event may be sooner than that, and nothing happens in between.)
 
 use tempalias_alias::KeptState;
 
 use super::senders::Fate;
 use super::store::{End, Row};
+use super::tally::Seen;
 use super::world::World;
 
 impl World {
@@ -11,8 +13,9 @@ impl World {
         if self.broken.is_some() {
             return;
         }
-        if let Err(broken) = self.check_queues().and_then(|()| self.check_rows()) {
-            self.breaks(broken);
+        match self.check_queues().and_then(|()| self.check_rows()) {
+            Ok(excuses) => excuses.into_iter().for_each(|excuse| self.saw(excuse)),
+            Err(broken) => self.breaks(broken),
         }
     }
 
@@ -21,13 +24,17 @@ impl World {
         waits.map_or(Ok(()), |entry| Err(format!("entry {entry} still waits in its sender's queue")))
     }
 
-    fn check_rows(&self) -> Result<(), String> {
-        let rows = self.store.rows.iter().enumerate();
-        rows.filter(|(_, row)| row.most > 0).try_for_each(|(at, row)| {
+    /// With the excuses for uses that the next hop was never given a message for.
+    fn check_rows(&self) -> Result<Vec<Seen>, String> {
+        let mut excuses = vec![];
+        for (at, row) in self.store.rows.iter().enumerate().filter(|(_, row)| row.most > 0) {
             self.check_limit(at, row)?;
             check_counter(at, row)?;
-            (0..row.grants.len()).try_for_each(|grant| self.check_grant(at, row, grant))
-        })
+            for grant in 0..row.grants.len() {
+                excuses.extend(self.check_grant(at, row, grant)?);
+            }
+        }
+        Ok(excuses)
     }
 
     /// P2: never more than N. An owner who frees held uses may get more, as the page says.
@@ -45,32 +52,40 @@ impl World {
     }
 
     /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
-    /// come back for it or was refused.
-    fn check_grant(&self, at: usize, row: &Row, number: usize) -> Result<(), String> {
+    /// come back for it or was refused; and, once its five days are over, for good.
+    fn check_grant(&self, at: usize, row: &Row, number: usize) -> Result<Option<Seen>, String> {
         let grant = &row.grants[number];
         let given = self.truth.parts.iter().any(|part| part.row == at && part.grant == Some(number));
         let kept = row.ledger.kept.iter().find(|kept| kept.fingerprint == grant.message);
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
-            && self.store.is_alive(kept.attempt.owner, self.now)
-            // A clock that is set back makes leases longer, those of the dead too.
-            && !self.truth.clock_jumped
+            && self.nodes.iter().any(|node| node.up && node.owner == kept.attempt.owner)
+            && !self.truth.was_settled_in_vain(kept.attempt)
         {
             return Err(format!("P3: alias {at}: a use is in flight for ever"));
         }
-        if given || grant.end != End::Open {
-            return match grant.end {
-                End::Acknowledged if !given => Err(format!("alias {at}: acknowledged what was never sent")),
-                _ => Ok(()),
-            };
+        match grant.end {
+            End::Acknowledged if !given => {
+                return Err(format!("alias {at}: acknowledged what was never sent"));
+            }
+            End::Open | End::Expired if !given => {}
+            _ => return Ok(None),
         }
         let content = self.truth.content(at, grant.message);
         let entries = self.entries.iter().filter(|entry| Some(entry.content) == content);
         let mut fates = entries.flat_map(|entry| &entry.rcpts).filter(|rcpt| rcpt.row == at);
-        if fates.all(|rcpt| rcpt.fate == Fate::Delivered) {
-            return Err(format!("P3: alias {at}: a use was burnt although its sender came back"));
+        if !fates.all(|rcpt| rcpt.fate == Fate::Delivered) {
+            return Ok(None);
         }
-        Ok(())
+        if self.truth.is_belated(at, number) {
+            // Of an attempt that came after its retry: its sender has what it wanted and does not come for this one.
+            return Ok(Some(Seen::HeldForNobody));
+        }
+        if grant.end == End::Expired && self.truth.clock_jumped {
+            // Its retry came, but the clock had jumped over its five days: it counted as another message.
+            return Ok(Some(Seen::ForgottenByJump));
+        }
+        Err(format!("P3: alias {at}: a use was burnt although its sender came back"))
     }
 }
 

@@ -8,6 +8,7 @@ use tempalias_alias::Owner;
 use super::leases::{LEASE, RENEW};
 use super::plan::{DAY, HOUR, MINUTE, SECOND};
 use super::queue::Time;
+use super::sabotage::Sabotage;
 use super::store::Act;
 use super::tally::Seen;
 use super::world::{Happening, World};
@@ -25,6 +26,8 @@ pub(super) struct Node {
     fuse: Option<u64>,
     crashes: u64,
     pub(super) sessions: u64,
+    /// The store's server that it knows.
+    server: u32,
 }
 
 impl World {
@@ -40,6 +43,7 @@ impl World {
             fuse: None,
             crashes,
             sessions: 0,
+            server: 0,
         });
         self.store.opened_by(owner, 0);
         self.light_fuse(node);
@@ -104,6 +108,7 @@ impl World {
         let it = &mut self.nodes[node];
         (it.up, it.owner, it.asleep_until, it.sessions) = (true, owner, 0, 0);
         it.start += 1;
+        it.server = self.store.server;
         self.store.opened_by(owner, self.now);
         if self.nodes[node].parted || self.store.down {
             self.store.stops_renewing(owner, self.now);
@@ -149,21 +154,23 @@ impl World {
         self.renews(node);
     }
 
-    /// Nothing stands between the node and its lease any more: is there still one?
+    /// Nothing stands between the node and its lease any more: is there still one, and the server that it is on?
     fn renews(&mut self, node: usize) {
-        let it = &self.nodes[node];
+        let it = &mut self.nodes[node];
         if !it.up || it.parted || it.asleep_until > self.now || self.store.down {
             return;
         }
         let owner = it.owner;
-        if self.store.renews(owner, self.now) {
+        let is_known = std::mem::replace(&mut it.server, self.store.server) == self.store.server;
+        if (is_known || self.sabotage == Some(Sabotage::NameKept)) && self.store.renews(owner, self.now) {
             return;
         }
-        self.saw(Seen::LeasesLost);
+        self.saw(if is_known { Seen::LeasesLost } else { Seen::NamesLaidDown });
         let past = self.store.in_flight(owner);
         self.tally.add(Seen::LeasesLostPastClaim, past);
         let owner = self.next_owner(node);
-        self.note(|_| format!("node {node} has lost its lease, and is boot {} now", owner.boot));
+        let why = if is_known { "has lost its lease" } else { "meets another server" };
+        self.note(|_| format!("node {node} {why}, and is boot {} now", owner.boot));
         self.nodes[node].owner = owner;
         self.store.opened_by(owner, self.now);
     }

@@ -26,11 +26,13 @@ pub enum Sabotage {
     NoFence,
     /// A shared store carries out a claim although its attempt was settled before.
     LateClaim,
+    /// A node goes on under its name on the server that took over from the one it knew.
+    NameKept,
 }
 
 impl Sabotage {
-    /// All of them. The first nine break a promise; the last two a rule that only several nodes need.
-    pub const ALL: [Self; 11] = [
+    /// All of them. The first nine break a promise; the last three a rule that only a shared store needs.
+    pub const ALL: [Self; 12] = [
         Self::ClaimAfterDot,
         Self::NoFsync,
         Self::SettleTwice,
@@ -42,6 +44,7 @@ impl Sabotage {
         Self::ExpiryLowersCounter,
         Self::NoFence,
         Self::LateClaim,
+        Self::NameKept,
     ];
 
     /// As the command line has it.
@@ -58,6 +61,7 @@ impl Sabotage {
             Self::ExpiryLowersCounter => "expiry-lowers-counter",
             Self::NoFence => "no-fence",
             Self::LateClaim => "late-claim",
+            Self::NameKept => "name-kept",
         }
     }
 

@@ -15,6 +15,7 @@ use tempalias_alias::{
     Settled, State,
 };
 
+use super::failover::{Undo, Unsafe};
 use super::leases::Lease;
 use super::queue::Time;
 use super::sabotage::Sabotage;
@@ -61,6 +62,10 @@ pub(super) struct Store {
     pub(super) embedded: Option<Owner>,
     settled: Vec<Attempt>,
     judged: Vec<Attempt>,
+    /// Writes that a failover may lose, in their order.
+    pub(super) log: Vec<Unsafe>,
+    /// Which server it is: another one after each failover.
+    pub(super) server: u32,
     /// Acknowledgements since the last durable write: (row, claim).
     unsynced: Vec<(usize, Kept)>,
     /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
@@ -102,6 +107,8 @@ impl Store {
             embedded: (!shared).then_some(Owner { node: 0, boot: 0 }),
             settled: vec![],
             judged: vec![],
+            log: vec![],
+            server: 0,
             unsynced: vec![],
             offset: 0,
             down: false,
@@ -155,12 +162,18 @@ impl Store {
         };
         let in_flight_is_again = self.sabotage == Some(Sabotage::InFlightIsAgain);
         let request = &ClaimRequest { fingerprint: self.recognised(at, request), ..*request };
-        let alive = |owner| self.is_alive(owner, now) && !in_flight_is_again;
+        // Nobody takes a claim of its own for a dead node's (`claim_one` of `store/src/redis/claims.rs`), however the
+        // clock has jumped.
+        let own = request.attempt.owner;
+        let alive = |owner| (owner == own || self.is_alive(owner, now)) && !in_flight_is_again;
         let verdict = self.rows[at].ledger.claim(request, time, alive);
         let limits = self.rows[at].ledger.limits;
         let before = self.judged.contains(&request.attempt) || self.settled.contains(&request.attempt);
         let late = before && self.sabotage != Some(Sabotage::LateClaim);
-        self.judged.push(request.attempt);
+        if !self.judged.contains(&request.attempt) {
+            self.judged.push(request.attempt);
+            self.is_unsafe(Undo::Judged(request.attempt), now);
+        }
         if late && verdict.write.is_some() {
             return Judged { answer: Answer::Busy, limits, used: 0, from: None, late, grant: None };
         }
@@ -180,6 +193,7 @@ impl Store {
         let grant = row.last_grant(request.fingerprint);
         if verdict.write.is_some() {
             self.synced(luck);
+            self.is_replicated();
         }
         Judged { answer: verdict.answer, limits, used: verdict.used, from, late: false, grant }
     }
@@ -211,12 +225,16 @@ impl Store {
             if self.sabotage == Some(Sabotage::SettleTwice) && twice && gives_back {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
+            if !twice {
+                self.is_unsafe(Undo::SettledNothing(attempt), now);
+            }
             return None;
         };
         let mut kept = row.ledger.kept[place];
         if self.sabotage == Some(Sabotage::FreedAfterDoubt) {
             kept.clean = true;
         }
+        let before = row.ledger.kept[place];
         let settled = kept.settle(attempt, outcome);
         match settled {
             Settled::Stale => return Some(settled),
@@ -227,24 +245,36 @@ impl Store {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
         }
+        let was_given_back = settled == Settled::GiveBack;
+        self.is_unsafe(Undo::Settled { row: at, kept: before, was_given_back }, now);
         self.synced(luck);
         Some(settled)
     }
 
+    /// Whether the claim of an attempt is still there although its retention is over.
+    pub(super) fn is_past_retention(&self, key: RowKey, attempt: Attempt, now: Time) -> bool {
+        let time = self.time(now);
+        let kept = self.row(key).into_iter().flat_map(|at| &self.rows[at].ledger.kept);
+        kept.filter(|kept| kept.attempt == attempt).any(|kept| time >= kept.until)
+    }
+
     /// Whether a claim was forgotten.
-    pub(super) fn acknowledge(&mut self, key: RowKey, message: Fingerprint) -> bool {
+    pub(super) fn acknowledge(&mut self, key: RowKey, message: Fingerprint, now: Time) -> bool {
         let Some(at) = self.row(key) else { return false };
         let row = &mut self.rows[at];
         let Some(place) = row.ledger.kept.iter().position(|kept| kept.is_acknowledged_by(message)) else {
             return false;
         };
-        self.unsynced.push((at, row.ledger.kept[place]));
+        let kept = row.ledger.kept[place];
+        self.unsynced.push((at, kept));
         row.end(place, End::Acknowledged);
+        self.is_unsafe(Undo::Settled { row: at, kept, was_given_back: false }, now);
         true
     }
 
     /// Deletes claims whose retention is over; how many.
     pub(super) fn sweep(&mut self, now: Time) -> u64 {
+        self.is_replicated();
         let (time, lowers) = (self.time(now), self.sabotage == Some(Sabotage::ExpiryLowersCounter));
         let mut swept = 0;
         for row in &mut self.rows {
@@ -259,6 +289,7 @@ impl Store {
 
     /// How many held uses it freed.
     pub(super) fn change(&mut self, row: usize, act: Act, now: Time, luck: u64) -> u64 {
+        self.is_replicated();
         let time = self.time(now);
         let mut freed = vec![];
         if matches!(act, Act::FreeHeld) {
@@ -291,6 +322,16 @@ impl Store {
         }
         self.synced(luck);
         freed.len() as u64
+    }
+
+    /// What was remembered of an attempt is lost.
+    pub(super) fn forget_judged(&mut self, attempt: Attempt) {
+        self.judged.retain(|other| *other != attempt);
+    }
+
+    /// The same of its settlement.
+    pub(super) fn forget_settled(&mut self, attempt: Attempt) {
+        self.settled.retain(|other| *other != attempt);
     }
 
     /// The claim kept for a message.

@@ -101,6 +101,12 @@ seen! {
     StoreOutages => "store outages";
     /// Power loss.
     PowerLosses => "power losses of the store";
+    /// The master died, and a replica took over.
+    Failovers => "failovers of the store";
+    /// What the replica had not.
+    WritesLost => "settlements and acknowledgements lost by a failover";
+    /// A node that met another server.
+    NamesLaidDown => "nodes that took another name after a failover";
     /// The clock stepped.
     ClockSteps => "steps of the store's clock";
     /// A request lost.
@@ -130,6 +136,8 @@ seen! {
     /// Excused duplicate.
     DuplicateReaderDied => "duplicates: its reader died before it was settled";
     /// Excused duplicate.
+    DuplicateUnsettled => "duplicates: a failover lost that it was settled";
+    /// Excused duplicate.
     DuplicateUnidentified => "duplicates: no Message-ID, and our 250 was not read";
     /// Excused duplicate.
     DuplicateUncounted => "duplicates: an uncounted alias, and our 250 was not read";
@@ -139,8 +147,14 @@ seen! {
     DuplicateLate => "duplicates: the retry came after five days";
     /// Excused duplicate.
     DuplicateAbandoned => "duplicates: an attempt that its sender had given up came after its retry";
+    /// Excused duplicate.
+    DuplicateOvertaken => "duplicates: the store's clock jumped, and a living node passed for dead";
     /// Not a duplicate at all.
     SentOnPurpose => "the same message sent twice on purpose, and delivered twice";
+    /// Excused use that the next hop was never given.
+    HeldForNobody => "uses held for an attempt that its sender had given up before it was claimed for";
+    /// Excused use that the next hop was never given.
+    ForgottenByJump => "uses in doubt that the clock's jump made forgotten before their retry";
     /// Excused break of the fence.
     ClockExcuses => "dots sent although taken over, because the store's clock jumped";
     /// Runs.

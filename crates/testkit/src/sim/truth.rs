@@ -8,7 +8,7 @@ use tempalias_smtp::Status;
 use super::calls::{node_of, seen};
 use super::fixture::is_identified;
 use super::hop::Dot;
-use super::store::{End, Judged};
+use super::store::{End, Judged, Store};
 use super::tally::Seen;
 use super::world::World;
 
@@ -19,6 +19,11 @@ pub(super) struct Truth {
     attempts: Vec<(Attempt, usize, usize)>,
     /// What the store calls a message: alias, message, its name.
     names: Vec<(usize, usize, Fingerprint)>,
+    /// Uses granted to an attempt that its sender had given up, for a message that had been delivered and forgotten
+    /// meanwhile: alias, grant.
+    belated: Vec<(usize, usize)>,
+    /// Attempts that were settled while the clock, which had jumped, had their claims past their retention.
+    outlived: Vec<Attempt>,
     pub(super) clock_jumped: bool,
 }
 
@@ -41,6 +46,10 @@ pub(super) struct Part {
     crossed: bool,
     /// The task that would have heard the verdict, or was about to pass it on, is dead.
     orphan: bool,
+    /// Its dot left although another node's attempt had taken the message over, because the store's clock jumped.
+    overtaken: bool,
+    /// A failover lost that it was settled.
+    unsettled: bool,
 }
 
 impl Truth {
@@ -60,7 +69,19 @@ impl Truth {
 
     pub(super) fn settled(&mut self, attempt: Attempt) {
         let parts = self.parts.iter_mut().filter(|part| part.attempt == Some(attempt));
-        parts.for_each(|part| part.settled = true);
+        parts.for_each(|part| (part.settled, part.unsettled) = (true, false));
+    }
+
+    /// A failover lost what this attempt's claim had become: it is in flight again, or not acknowledged.
+    pub(super) fn settlement_lost(&mut self, attempt: Attempt, store: &Store) {
+        let in_flight = |part: &Part| {
+            let mut kept = store.rows[part.row].ledger.kept.iter();
+            kept.any(|kept| kept.attempt == attempt && kept.state == KeptState::InFlight)
+        };
+        let parts = self.parts.iter_mut().filter(|part| part.attempt == Some(attempt) && part.settled);
+        for part in parts.filter(|part| in_flight(part)) {
+            (part.settled, part.unsettled) = (false, true);
+        }
     }
 
     /// A sender read a 250 for this entry.
@@ -87,6 +108,21 @@ impl Truth {
     /// Which message the store calls so.
     pub(super) fn content(&self, row: usize, name: Fingerprint) -> Option<usize> {
         self.names.iter().find(|known| known.0 == row && known.2 == name).map(|known| known.1)
+    }
+
+    /// The store was told how an attempt ended, and took its claim for one whose retention was over: nobody's any more.
+    pub(super) fn settled_in_vain(&mut self, attempt: Attempt) {
+        self.outlived.push(attempt);
+    }
+
+    /// Whether that happened, so that the claim lives again once the clock is set back, and nobody settles it.
+    pub(super) fn was_settled_in_vain(&self, attempt: Attempt) -> bool {
+        self.outlived.contains(&attempt)
+    }
+
+    /// Whether a use was granted to an attempt that nobody stood behind any more.
+    pub(super) fn is_belated(&self, row: usize, grant: usize) -> bool {
+        self.belated.contains(&(row, grant))
     }
 
     pub(super) fn grant_of(&self, attempt: Attempt, row: usize) -> Option<usize> {
@@ -120,8 +156,8 @@ impl World {
         self.links[link].mail.was_delivered = false;
     }
 
-    /// The store answers a claim.
-    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged) {
+    /// The store answers a claim that the session of a connection asked for.
+    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged, link: Option<usize>) {
         let Some(row) = self.store.row(request.row) else { return };
         self.saw(seen(judged.answer));
         if judged.late {
@@ -140,8 +176,26 @@ impl World {
         if matches!(judged.answer, Answer::Granted | Answer::Again)
             && let Some(grant) = judged.grant
         {
+            if link.is_some_and(|link| self.is_given_up(link, request, row, grant)) {
+                self.truth.belated.push((row, grant));
+            }
             self.truth.attempts.push((request.attempt, row, grant));
         }
+    }
+
+    /// Whether a new use is for an attempt whose sender hung up, came again, was served by another attempt, and showed
+    /// that it knew: it has no reason to come for this one.
+    fn is_given_up(&self, link: usize, request: &ClaimRequest, row: usize, grant: usize) -> bool {
+        let is_new = !self.truth.attempts.iter().any(|known| (known.1, known.2) == (row, grant));
+        let is_over = |end| matches!(end, End::Acknowledged | End::Expired);
+        let content = self.entries[self.links[link].client.entry].content;
+        let served = |part: &Part| {
+            part.accepted
+                && (part.row, part.content) == (row, content)
+                && part.message == Some(request.fingerprint)
+                && part.grant.is_some_and(|before| is_over(self.store.rows[row].grants[before].end))
+        };
+        is_new && self.links[link].client.is_gone() && self.truth.parts.iter().any(served)
     }
 
     /// Somebody waits for that answer.
@@ -162,9 +216,8 @@ impl World {
         let claim = self.links[link].mail.claims.iter().find(|claim| claim.row == key).copied();
         let counted = self.store.rows[row].most > 0;
         let attempt = claim.filter(|_| counted).map(|claim| claim.attempt);
-        if let Some(claim) = claim.filter(|_| counted) {
-            self.is_fenced(row, claim.fingerprint, claim.attempt);
-        }
+        let claimed = claim.filter(|_| counted);
+        let overtaken = claimed.is_some_and(|claim| self.is_overtaken(row, claim.fingerprint, claim.attempt));
         let grant = attempt.and_then(|attempt| self.truth.grant_of(attempt, row));
         let message = self.message(link, row);
         self.truth.parts.push(Part {
@@ -180,21 +233,25 @@ impl World {
             read_by: None,
             crossed: false,
             orphan: false,
+            overtaken,
+            unsettled: false,
         });
         self.truth.parts.len() - 1
     }
 
-    /// No dot leaves once another attempt may have taken the message over.
-    fn is_fenced(&mut self, row: usize, message: Fingerprint, attempt: Attempt) {
-        let Some(kept) = self.store.kept(row, message, self.now) else { return };
-        if kept.attempt == attempt {
-            return;
-        }
-        if self.truth.clock_jumped {
+    /// No dot leaves once another attempt has taken the message over: unless the clock jumped, over its node's lease, and
+    /// another owner's attempt took over before this one could know, or over the retention of its claim.
+    fn is_overtaken(&mut self, row: usize, message: Fingerprint, attempt: Attempt) -> bool {
+        let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
+        let Some(by) = by.filter(|by| *by != attempt) else { return false };
+        let grant = self.truth.grant_of(attempt, row).map(|grant| self.store.rows[row].grants[grant].end);
+        let jumped_over = by.owner != attempt.owner || grant == Some(End::Expired);
+        if self.truth.clock_jumped && jumped_over {
             self.saw(Seen::ClockExcuses);
         } else {
             self.breaks("P3: a dot left although another attempt had taken the message over");
         }
+        true
     }
 
     /// The next hop has the message.
@@ -211,7 +268,7 @@ impl World {
                 format!("NEXT HOP ACCEPTS message {} for alias {}", part.content, part.row)
             });
             match earlier {
-                Some(earlier) if earlier < part => self.is_excused(earlier, dot),
+                Some(earlier) if earlier < part => self.is_excused(earlier, part, dot),
                 Some(later) => self.came_late(part, later),
                 None => {}
             }
@@ -219,7 +276,7 @@ impl World {
     }
 
     /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more,
-    /// unless the store's clock has jumped over the retention of a claim in flight.
+    /// unless the store's clock has jumped, over the retention of a claim in flight or the lease of a node that lives.
     fn came_late(&mut self, part: usize, later: usize) {
         let Part { row, message, attempt, .. } = self.truth.parts[part];
         let kept = message.and_then(|message| self.store.kept(row, message, self.now));
@@ -230,6 +287,8 @@ impl World {
         } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
         {
             Seen::DuplicateLate
+        } else if self.truth.parts[later].overtaken {
+            Seen::DuplicateOvertaken
         } else {
             return self.breaks("P3: two attempts at one message at the same time");
         };
@@ -238,7 +297,7 @@ impl World {
     }
 
     /// A message is delivered once more: why was the first delivery not known?
-    fn is_excused(&mut self, first: usize, dot: &Dot) {
+    fn is_excused(&mut self, first: usize, again: usize, dot: &Dot) {
         let part = &self.truth.parts[first];
         let dead = |attempt: Attempt| part.orphan || !self.store.is_alive(attempt.owner, self.now);
         let unread = part.read_by.is_none();
@@ -251,10 +310,12 @@ impl World {
             // asked for a use, as a new message does.
             _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
             _ if !unread => return self.breaks("P3: delivered again although its sender had read 250"),
+            Some(attempt) if part.unsettled && dead(attempt) => Seen::DuplicateUnsettled,
             Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
             _ if self.was_forgotten(part) => Seen::DuplicateLate,
+            _ if self.truth.parts[again].overtaken => Seen::DuplicateOvertaken,
             _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
         };
         self.note(|_| format!("a duplicate: {}", excuse.text()));

@@ -3,6 +3,7 @@
 use tempalias_alias::{Ledger, Limits, Owner, State};
 
 use super::calls::{Call, Task};
+use super::failover;
 use super::fixture::{ALIASES, Fixture};
 use super::hop::Hop;
 use super::link::Link;
@@ -93,6 +94,7 @@ pub(super) enum Happening {
     Rejoins {
         node: usize,
     },
+    FailsOver,
     StoreDown,
     StoreUp,
     PowerLoss,
@@ -127,6 +129,8 @@ pub(super) struct World {
     /// When the embedded store has done what was asked of it so far.
     pub(super) store_busy: Time,
     boots: u64,
+    /// Failovers that are still to come.
+    pub(super) failovers: u64,
 }
 
 impl World {
@@ -155,6 +159,7 @@ impl World {
             broken: None,
             store_busy: 0,
             boots: 0,
+            failovers: if plan.shared { failover::draw(seed) } else { 0 },
             plan,
             random,
         };
@@ -206,6 +211,7 @@ impl World {
             Happening::Wakes { node } => self.wakes(node),
             Happening::Parts { node } => self.parts(node),
             Happening::Rejoins { node } => self.rejoins(node),
+            Happening::FailsOver => self.fails_over(),
             Happening::StoreDown => self.store_goes(true),
             Happening::StoreUp => self.store_goes(false),
             Happening::PowerLoss => self.power_loss(),
