@@ -92,7 +92,9 @@ class Evidence:
         self.connections = {line["n"]: line for line in self.proxy if line["ev"] == "connection"}
         self.by_port = defaultdict(list)
         for connection in self.connections.values():
-            self.by_port[connection["port"]].append(connection)
+            # A port may have been one to the store before.
+            if connection["route"].startswith("hop"):
+                self.by_port[connection["port"]].append(connection)
         self.seen = defaultdict(list)
         for line in self.proxy:
             if line["ev"] == "seen":

@@ -23,6 +23,8 @@ STORES = ("embedded", "redis")
 HELD, BROKEN, FAILED = 0, 1, 2
 # How long after the faults messages may still be without an answer: what is in flight or in doubt must become known.
 CALM = {"embedded": 15, "redis": 45}
+# How many recipients a message has at most: each may have to wait for the one before.
+MOST_RECIPIENTS = 5
 WORKERS = {"embedded": 40, "redis": 40}
 # Uses left of an alias up to which it is used up at the end, to see that what it says it can do it does.
 FILL = 25
@@ -62,7 +64,7 @@ class Run:
             self.stage.proxy.tell("storm")
             Monkey(self.stage, self.seed).play(self.seconds)
             self.stage.heal()
-            self.load.communicate(b"drain\n", timeout=CALM[self.store] + 120)
+            self.load.communicate(b"drain\n", timeout=MOST_RECIPIENTS * CALM[self.store] + 120)
             if self.load.returncode != 0:
                 raise RuntimeError(f"the senders failed:\n{(self.folder / 'mta.log').read_text()[-3000:]}")
             self.check_processes()

@@ -424,6 +424,9 @@ class Senders:
 
     def ended(self, message, to, how):
         message.open.remove(to)
+        if not self.stormy:
+            # The others may have waited for this one: a sender sends to them one after another where it is told to.
+            message.until = max(message.until, time.monotonic() + self.plan["calm"])
         self.journal.write("ended", m=message.id, to=to, how=how)
 
     def give_up(self, message, how):

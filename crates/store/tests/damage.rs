@@ -153,10 +153,11 @@ async fn same_claims(store: &Store, made: &[Found], what: &str) {
     }
 }
 
-async fn one(files: &[u8], path: &Path, made: &[Found], random: &mut Random, seen: &mut Seen) {
-    let mut file = files.to_owned();
-    let what = spoil(&mut file, random);
-    fs::write(path, &file).unwrap();
+async fn one(file: &[u8], what: String, path: &Path, made: &[Found], seen: &mut Seen) {
+    fs::write(path, file).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        drop(fs::remove_file(PathBuf::from(format!("{}{suffix}", path.display()))));
+    }
     let store = match open(path) {
         Ok(store) => store,
         Err(why) => {
@@ -204,13 +205,30 @@ async fn damage_is_never_taken_for_an_answer() {
     println!("seed {seed}");
     let (mut random, mut seen) = (Random(seed), Seen::default());
     for _ in 0..rounds {
-        one(&whole, &path, &made, &mut random, &mut seen).await;
-        for suffix in ["-wal", "-shm"] {
-            drop(fs::remove_file(PathBuf::from(format!("{}{suffix}", path.display()))));
-        }
+        let mut file = whole.clone();
+        let what = spoil(&mut file, &mut random);
+        one(&file, what, &path, &made, &mut seen).await;
     }
     println!("{rounds} damaged files of {} octets: {seen:?}", whole.len());
     assert!(seen.deferred > rounds / 4, "{seen:?}");
+}
+
+/// The tables' own descriptions, too: a column by another name is damage like any other.
+#[tokio::test]
+async fn a_spoilt_description_of_the_tables_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("aliases.db");
+    let made = fill(&path).await;
+    let whole = fs::read(&path).unwrap();
+    let first_page = &whole[..4096];
+    let begin = first_page.windows(12).position(|octets| octets == b"CREATE TABLE").unwrap();
+    let mut seen = Seen::default();
+    for at in (begin..4096).step_by(7).filter(|&at| whole[at].is_ascii_lowercase()) {
+        let mut file = whole.clone();
+        file[at] ^= 1;
+        one(&file, format!("another letter at {at}"), &path, &made, &mut seen).await;
+    }
+    assert!(seen.deferred + seen.refused_to_open > 20, "{seen:?}");
 }
 
 #[tokio::test]

@@ -4,9 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
 
-/// Whether an error says that the file is damaged.
+/// Whether an error says that the file is damaged. Our statements never change, so one that `SQLite` no longer
+/// understands (no such column, say) tells of tables that are not as we made them.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+    match error {
+        rusqlite::Error::SqlInputError { .. } => true,
+        error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+    }
 }
 
 /// The first damage that anybody met. It stays noted until all rows have been read without any: a look-up of another
