@@ -70,6 +70,8 @@ class Judge:
             standing, taken = self.standings[address], self.delivered[address]
             used, held = standing["used"], standing["held"]
             self.notes["held at the end"] += held
+            if used > alias["limit"]:
+                self.accuse("P2", f"{used} uses counted of an alias for {alias['limit']}", None, address)
             if used < len(taken):
                 self.accuse("P2", f"{len(taken)} distinct messages delivered, but only {used} counted", None, address)
                 continue

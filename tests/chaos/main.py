@@ -176,7 +176,8 @@ class Run:
                             f"that was told {told}", alias["address"])
 
         counted = [alias for alias in aliases if alias["limit"] is not None]
-        chosen = [alias for alias in counted if alias["limit"] - standings[alias["address"]]["used"] <= FILL][-200:]
+        # Where more is counted than there is, the judge says so.
+        chosen = [alias for alias in counted if 0 <= alias["limit"] - standings[alias["address"]]["used"] <= FILL][-200:]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(fill_one, chosen))
         self.filled = len(chosen)
