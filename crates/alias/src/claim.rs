@@ -10,8 +10,9 @@ use crate::{Fingerprint, Ledger, RowKey, SenderTag, State, UnixTime};
 
 /// How long a claim is kept for its sender's retry: as long as senders retry (RFC 5321 §4.5.4.1).
 pub const RETENTION: Duration = Duration::from_hours(5 * 24);
-/// How often one claim may be tried again; a message that fails its next hop this often is refused.
-pub const MAX_ATTEMPTS: u8 = 20;
+/// How many attempts at one message may end in doubt. Each may have delivered it; after so many it is refused. An attempt
+/// that surely delivered nothing does not count, however many there are: the store or the next hop may be away for days.
+pub const MAX_DOUBTS: u8 = 20;
 
 /// One run of one program on one node: what a claim in flight belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,8 +71,8 @@ pub struct Kept {
     pub attempt: Attempt,
     /// Keyed hash of the domain of its reverse-path.
     pub sender: SenderTag,
-    /// Attempts after the first.
-    pub retries: u8,
+    /// Attempts that may have delivered it, and nobody knows.
+    pub doubts: u8,
     /// Whether no earlier attempt may have reached its dot: only then does a refusal give the use back.
     pub clean: bool,
     /// When it is forgotten, without touching the counter of uses.
@@ -156,10 +157,12 @@ impl Ledger {
             return say(Answer::Over);
         }
         if let Some(kept) = kept {
-            if kept.retries >= MAX_ATTEMPTS {
+            // Its owner died with it in flight: that attempt, too, may have delivered it.
+            let doubts = kept.doubts + u8::from(kept.state == KeptState::InFlight);
+            if doubts >= MAX_DOUBTS {
                 return say(Answer::Over);
             }
-            let again = Kept { retries: kept.retries + 1, clean: false, ..Kept::new(request, now) };
+            let again = Kept { doubts, clean: false, ..Kept::new(request, now) };
             return Verdict { answer: Answer::Again, used: self.used, write: Some(again) };
         }
         if !self.limits.is_open(now) {
@@ -183,7 +186,7 @@ impl Kept {
             state: KeptState::InFlight,
             attempt: request.attempt,
             sender: request.sender,
-            retries: 0,
+            doubts: 0,
             clean: true,
             until: now.plus(RETENTION),
         }
@@ -201,7 +204,8 @@ impl Kept {
             Outcome::Refused | Outcome::Deferred | Outcome::Unsent if self.clean => Settled::GiveBack,
             Outcome::Refused => Settled::Spend,
             Outcome::Deferred | Outcome::Unsent | Outcome::Lost => {
-                Settled::Keep(Self { state: KeptState::InDoubt, clean: false, ..*self })
+                let doubts = self.doubts.saturating_add(u8::from(outcome == Outcome::Lost));
+                Settled::Keep(Self { state: KeptState::InDoubt, doubts, clean: false, ..*self })
             }
         }
     }
@@ -238,7 +242,7 @@ mod tests {
             state,
             attempt: attempt(1),
             sender: SenderTag([2; 8]),
-            retries: 0,
+            doubts: 0,
             clean,
             until: NOW.plus(RETENTION),
         }
@@ -248,17 +252,18 @@ mod tests {
     fn what_settling_does_is_this_table() {
         use KeptState::{Delivered, InDoubt, InFlight};
         let becomes = |state, clean| Settled::Keep(kept(state, clean));
+        let doubted = Settled::Keep(Kept { doubts: 1, ..kept(InDoubt, false) });
         for (state, clean, outcome, mine, result) in [
             (InFlight, true, Outcome::Delivered, true, becomes(Delivered, true)),
             (InFlight, true, Outcome::Refused, true, Settled::GiveBack),
             (InFlight, true, Outcome::Deferred, true, Settled::GiveBack),
             (InFlight, true, Outcome::Unsent, true, Settled::GiveBack),
-            (InFlight, true, Outcome::Lost, true, becomes(InDoubt, false)),
+            (InFlight, true, Outcome::Lost, true, doubted),
             (InFlight, false, Outcome::Delivered, true, becomes(Delivered, false)),
             (InFlight, false, Outcome::Refused, true, Settled::Spend),
             (InFlight, false, Outcome::Deferred, true, becomes(InDoubt, false)),
             (InFlight, false, Outcome::Unsent, true, becomes(InDoubt, false)),
-            (InFlight, false, Outcome::Lost, true, becomes(InDoubt, false)),
+            (InFlight, false, Outcome::Lost, true, doubted),
             // Another attempt has taken over: this one has no say, unless it knows of a delivery that nobody else
             // can know of any more.
             (InFlight, false, Outcome::Delivered, false, Settled::Stale),

@@ -18,7 +18,7 @@ mod time;
 
 pub use bucket::{ClientNetwork, Rate};
 pub use claim::{
-    Answer, Attempt, ClaimRequest, Kept, KeptState, MAX_ATTEMPTS, Outcome, Owner, RETENTION, Settled, Verdict,
+    Answer, Attempt, ClaimRequest, Kept, KeptState, MAX_DOUBTS, Outcome, Owner, RETENTION, Settled, Verdict,
 };
 pub use fingerprint::{Fingerprint, MessageDigest, MessageHasher};
 pub use id::{AliasId, AliasIdError, RANDOM_ID_BYTES};

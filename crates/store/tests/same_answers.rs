@@ -287,7 +287,7 @@ fn plain(mut ledger: Ledger) -> (Limits, String, u32, Vec<String>) {
             kept.attempt.owner.boot,
             kept.attempt.number,
             kept.sender,
-            kept.retries,
+            kept.doubts,
             kept.clean,
             kept.until
         )

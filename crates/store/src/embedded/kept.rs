@@ -10,7 +10,7 @@ use super::work::Context;
 /// The claims kept for `key`, those included whose retention is over.
 pub(super) fn of(at: &Context<'_>, key: RowKey) -> rusqlite::Result<Vec<Kept>> {
     let mut statement = at.connection.prepare_cached(
-        "SELECT fingerprint, state, node, boot, number, sender, retries, clean, until, sum
+        "SELECT fingerprint, state, node, boot, number, sender, doubts, clean, until, sum
          FROM claim WHERE row_key = ?1",
     )?;
     statement.query_map([key.0], |row| kept_claim(key, row))?.collect()
@@ -27,20 +27,20 @@ pub(super) fn write(at: &Context<'_>, key: RowKey, kept: &Kept) -> rusqlite::Res
         owner.boot.cast_signed(),
         number.cast_signed(),
         kept.sender.0,
-        kept.retries,
+        kept.doubts,
         kept.clean,
         to_sql(kept.until),
         sum_of_claim(key, kept)
     ];
     let replaced = at.run(
-        "UPDATE claim SET state = ?3, node = ?4, boot = ?5, number = ?6, sender = ?7, retries = ?8,
+        "UPDATE claim SET state = ?3, node = ?4, boot = ?5, number = ?6, sender = ?7, doubts = ?8,
                           clean = ?9, until = ?10, sum = ?11 WHERE row_key = ?1 AND fingerprint = ?2",
         values,
     )?;
     if replaced == 0 {
         at.run(
             "INSERT INTO claim
-             (row_key, fingerprint, state, node, boot, number, sender, retries, clean, until, sum)
+             (row_key, fingerprint, state, node, boot, number, sender, doubts, clean, until, sum)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             values,
         )?;
@@ -87,7 +87,7 @@ fn sum_of_claim(key: RowKey, kept: &Kept) -> i64 {
         .word(owner.boot)
         .word(number)
         .octets(&kept.sender.0)
-        .word(kept.retries.into())
+        .word(kept.doubts.into())
         .word(kept.clean.into())
         .number(to_sql(kept.until))
         .column()
@@ -106,7 +106,7 @@ fn kept_claim(key: RowKey, row: &Row<'_>) -> rusqlite::Result<Kept> {
         state,
         attempt: Attempt { owner: Owner { node: word(2)?, boot: word(3)? }, number: word(4)? },
         sender: SenderTag(column(row, 5)?),
-        retries: column(row, 6)?,
+        doubts: column(row, 6)?,
         clean: column(row, 7)?,
         until: from_sql(column(row, 8)?),
     };

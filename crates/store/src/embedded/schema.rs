@@ -31,7 +31,7 @@ CREATE TABLE alias (
 CREATE INDEX alias_sweep ON alias (sweep_at);
 CREATE TABLE claim (
     row_key BLOB NOT NULL, fingerprint BLOB NOT NULL, state INTEGER NOT NULL, node INTEGER NOT NULL,
-    boot INTEGER NOT NULL, number INTEGER NOT NULL, sender BLOB NOT NULL, retries INTEGER NOT NULL,
+    boot INTEGER NOT NULL, number INTEGER NOT NULL, sender BLOB NOT NULL, doubts INTEGER NOT NULL,
     clean INTEGER NOT NULL, until INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (row_key, fingerprint)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX claim_until ON claim (until);

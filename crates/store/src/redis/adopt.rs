@@ -56,6 +56,9 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");
         reset.arg("RESETSTAT");
+        let is_cluster = options.address.is_cluster();
+        // A marker that a node may be about to take away must not stay.
+        greet::distrust(pipe, &names, is_cluster).await?;
         pipe.ask_masters(reset).await.map_err(|error| not_reset(error, described.evicted))?;
     }
     greet::refuse_half_a_copy(pipe, &names).await?;

@@ -48,7 +48,8 @@ impl Core {
             Some(mut pipe) => {
                 let wanted = self.options.wait_replicas;
                 let answer = pipe.run_and_wait(script, keys, args, wanted).await;
-                Ok(self.waited(generation, answer)?)
+                let key = keys.first().map_or("", String::as_str);
+                Ok(self.waited((&pipes, generation), key, answer)?)
             }
             None => Ok(Answered { value: self.run(script, keys, args).await?, is_durable: true }),
         }
@@ -91,9 +92,6 @@ impl Core {
             match self.try_in(bucket_of(row), script, &keys, args).await {
                 Err(fault) if fault.passes && self.link.is_back_soon() => {
                     tokio::time::sleep(PAUSE).await;
-                    if script.is_waited_for() {
-                        self.expect_replicas()?;
-                    }
                 }
                 answered => return answered.map_err(|fault| fault.error),
             }
@@ -120,7 +118,7 @@ impl Core {
         if let Some(mut pipe) = waiting {
             let wanted = self.options.wait_replicas;
             let answer = pipe.run_and_wait(script, &all_keys, &all_args, wanted).await;
-            return self.waited(generation, answer);
+            return self.waited((&pipes, generation), &self.names.marker(bucket), answer);
         }
         let answer = pipes.all.clone().run(script, &all_keys, &all_args).await;
         Ok(Answered { value: self.link.judge(generation, answer)?, is_durable: true })

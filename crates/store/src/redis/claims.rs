@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use redis::{Value, cmd};
-use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_ATTEMPTS, Owner, RETENTION, RowKey, UnixTime};
+use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_DOUBTS, Owner, RETENTION, RowKey, UnixTime};
 
 use super::Core;
 use super::keys::OwnerText;
@@ -39,7 +39,7 @@ impl Core {
         if !self.lease.may_send(owner) {
             return Err(StoreError::Failed("this node has lost its lease in the store".to_owned()));
         }
-        self.expect_replicas()?;
+        self.expect_replicas(&self.names.row(request.row))?;
         let deadline = self.now().plus(DEADLINE);
         let mut dead = Vec::new();
         loop {
@@ -80,7 +80,7 @@ impl Core {
         let owner = OwnerText(request.attempt.owner).to_string();
         let number = format!("{:x}", request.attempt.number);
         let retention = RETENTION.as_millis().to_string();
-        let retries = MAX_ATTEMPTS.to_string();
+        let doubts = MAX_DOUBTS.to_string();
         let remembered = REMEMBERED.as_millis().to_string();
         let dead: Vec<String> = dead.iter().map(|&owner| OwnerText(owner).to_string()).collect();
         let identified: &[u8] = if request.identified { b"1" } else { b"0" };
@@ -90,7 +90,7 @@ impl Core {
             sender.as_bytes(),
             owner.as_bytes(),
             number.as_bytes(),
-            retries.as_bytes(),
+            doubts.as_bytes(),
             retention.as_bytes(),
             deadline.as_bytes(),
             remembered.as_bytes(),

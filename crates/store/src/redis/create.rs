@@ -57,7 +57,7 @@ impl Core {
                 None => Ok(Created::Clash),
             };
         }
-        self.expect_replicas()?;
+        self.expect_replicas(&self.names.row(row.key))?;
         let Some(once) = once else { return self.make(&row, &Maker::default()).await };
         match self.reserve(once.name, Some((&once.reply, &row))).await? {
             Reserved::Done(reply) => Ok(Created::Replayed(reply)),

@@ -11,14 +11,11 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use super::fault::why_not;
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
-use super::script::JOIN;
+use super::script::{JOIN, UNMARK};
 use crate::copy::{Mark, Origin};
 
 /// Scripts declare what they do in their first line, which older ones do not know.
 const OLDEST: u32 = 7;
-/// For how long the first of several nodes that begin at once decides for all: much longer than beginning takes, and
-/// no longer, so that a server that loses everything later is not marked as before.
-const ELECTED: Duration = Duration::from_secs(30);
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "1";
 
@@ -52,8 +49,9 @@ impl From<RedisError> for Unfit {
 pub(super) struct Described {
     /// Keys that were thrown away to make room, since the server's start: aliases may be among them.
     pub(super) evicted: u64,
-    /// A number that each server draws when it starts.
-    pub(super) processes: BTreeSet<String>,
+    /// Of each server the number that it drew when it started, and that of the history that its data is from: a replica
+    /// takes over its master's, and draws one when it is promoted.
+    pub(super) histories: BTreeSet<String>,
     /// What is wrong with it otherwise.
     pub(super) unfit: Option<Unfit>,
 }
@@ -65,15 +63,15 @@ pub(super) async fn check_server(pipe: &mut Pipe, is_cluster: bool) -> Result<De
         info.arg(section);
     }
     let mut evicted = 0;
-    let mut processes = BTreeSet::new();
+    let mut histories = BTreeSet::new();
     let mut unfit = None;
     for answer in pipe.ask_masters(info).await? {
         let info = text(&answer);
         evicted += field(&info, "evicted_keys").parse().unwrap_or(0);
-        processes.insert(field(&info, "run_id").to_owned());
+        histories.insert(format!("{} {}", field(&info, "run_id"), field(&info, "master_replid")));
         unfit = unfit.or(check_info(&info, is_cluster).err());
     }
-    Ok(Described { evicted, processes, unfit })
+    Ok(Described { evicted, histories, unfit })
 }
 
 /// A field of INFO; empty: it is not there.
@@ -111,13 +109,21 @@ fn check_info(info: &str, is_cluster: bool) -> Result<(), Unfit> {
 }
 
 /// Takes the markers away: from now on nothing is known of any alias, on whatever node, until somebody adopts what is
-/// left.
-pub(super) async fn distrust(pipe: &Pipe, names: &Names) -> Result<(), RedisError> {
-    let asked = (0..BUCKETS).map(|bucket| {
-        let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
-        async move { pipe.ask(cmd("DEL").arg(name)).await }
-    });
-    join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
+/// left. Not those of somebody who adopts it at this moment: the markers are read first, and then once more whether
+/// anything was thrown away.
+pub(super) async fn distrust(pipe: &mut Pipe, names: &Names, is_cluster: bool) -> Result<(), Unfit> {
+    let seen = markers(pipe, names).await?;
+    if check_server(pipe, is_cluster).await?.evicted == 0 {
+        return Ok(());
+    }
+    for marker in seen.seen.keys() {
+        let asked = (0..BUCKETS).map(|bucket| {
+            let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
+            async move { pipe.run(&UNMARK, &[name], &[marker.as_bytes()]).await }
+        });
+        join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))?;
+    }
+    Ok(())
 }
 
 /// What the markers of all buckets say.
@@ -208,18 +214,28 @@ pub(super) async fn mark(
 }
 
 /// Marks an empty server as holding a store that begins now; the marker. Of several that do so at once one is elected:
-/// parts of two stores must not mix.
+/// parts of two stores must not mix. What was cut short is known, and finished by whoever comes next.
 pub(super) async fn begin(pipe: &mut Pipe, names: &Names, id: u64, now: UnixTime) -> Result<String, Unfit> {
     let ours = new_marker(id.to_be_bytes(), now);
     let mut elect = cmd("SET");
-    elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET").arg("PX").arg(ELECTED.as_millis());
+    elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET");
     let elected = match pipe.ask(&elect).await? {
         Value::Nil => ours,
         other => text(&other),
     };
     let all: Vec<u16> = (0..BUCKETS).collect();
     mark(pipe, names, &elected, &all).await?;
-    markers(pipe, names).await?.only().map(str::to_owned)
+    let marker = markers(pipe, names).await?.only()?.to_owned();
+    pipe.ask(cmd("DEL").arg(names.beginning())).await?;
+    Ok(marker)
+}
+
+/// The marker of a beginning that was cut short; or of one that goes on elsewhere at this moment.
+pub(super) async fn beginning(pipe: &mut Pipe, names: &Names) -> Result<Option<String>, RedisError> {
+    match pipe.ask(cmd("GET").arg(names.beginning())).await? {
+        Value::Nil => Ok(None),
+        marker => Ok(Some(text(&marker))),
+    }
 }
 
 /// The server keys that rows may still stand under at `now`, of those that are not listed.

@@ -23,7 +23,7 @@ impl Core {
         let described = greet::check_server(&mut pipe, self.options.address.is_cluster()).await?;
         // First of all, and written down: a restart would make the server forget what it has thrown away.
         if described.evicted > 0 {
-            greet::distrust(&pipe, &self.names).await?;
+            greet::distrust(&mut pipe, &self.names, self.options.address.is_cluster()).await?;
         }
         if let Some(unfit) = described.unfit {
             return Err(unfit);
@@ -43,9 +43,9 @@ impl Core {
         for script in script::all() {
             pipe.ask_masters(script.load()).await?;
         }
-        let marker = self.marker(&pipe, now).await?;
+        let marker = self.marker(&mut pipe, now).await?;
         self.note_own_key(&mut pipe).await?;
-        self.note_processes(&described);
+        self.note_histories(&described);
         let waiting = replicas::connect(&self.target, &self.options).await?;
         Ok(Pipes { all: pipe, waiting, marker: marker.into() })
     }
@@ -62,13 +62,16 @@ impl Core {
     }
 
     /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
-    async fn marker(&self, pipe: &Pipe, now: UnixTime) -> Result<String, Unfit> {
+    async fn marker(&self, pipe: &mut Pipe, now: UnixTime) -> Result<String, Unfit> {
         let seen = greet::markers(pipe, &self.names).await?;
+        let begun = if seen.missing.is_empty() { None } else { greet::beginning(pipe, &self.names).await? };
         let marker = match seen.only() {
-            Err(Unfit::Empty) if self.may_begin() => {
-                greet::begin(&mut pipe.clone(), &self.names, (self.options.draw)(), now).await?
-            }
-            only => only?.to_owned(),
+            Err(Unfit::Empty) if self.may_begin() || begun.is_some() => None,
+            only => Some(only?.to_owned()),
+        };
+        let marker = match marker {
+            Some(marker) if begun.as_ref() != Some(&marker) => marker,
+            _ => greet::begin(pipe, &self.names, (self.options.draw)(), now).await?,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, last_seen)) = &*known
@@ -90,14 +93,14 @@ impl Core {
         self.options.is_new && self.known.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// A server that was restarted, or has taken over from another, may have forgotten how claims of this node ended:
-    /// they would stay in flight for as long as it lives under the same name.
-    fn note_processes(&self, described: &Described) {
-        let mut known = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.is_empty() && !described.processes.is_subset(&known) {
+    /// A server that was restarted, that has taken over from another, or that followed another for a while, may have
+    /// forgotten how claims of this node ended: they would stay in flight for as long as it lives under the same name.
+    fn note_histories(&self, described: &Described) {
+        let mut known = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_empty() && !described.histories.is_subset(&known) {
             self.wants_new_name.store(true, Ordering::Relaxed);
         }
-        known.clone_from(&described.processes);
+        known.clone_from(&described.histories);
     }
 
     /// Whether the server is still what it must be. Any doubt is cleared up by connecting anew.
@@ -106,7 +109,7 @@ impl Core {
         match greet::check_server(&mut pipes.all, self.options.address.is_cluster()).await {
             Ok(described) if described.evicted > 0 => return Err(Unfit::Empty),
             Ok(Described { unfit: Some(unfit), .. }) => return Err(unfit),
-            Ok(described) => self.note_processes(&described),
+            Ok(described) => self.note_histories(&described),
             // Calls find out themselves about a connection that fails.
             Err(Unfit::Failing(_)) => return Ok(()),
             Err(unfit) => return Err(unfit),

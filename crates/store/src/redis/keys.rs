@@ -71,7 +71,7 @@ impl Names {
         format!("{}:{{{kind}:*}}", self.namespace)
     }
 
-    /// The marker of a store that is just beginning.
+    /// The marker of a store that is just beginning, until all buckets have it.
     pub(super) fn beginning(&self) -> String {
         format!("{}:{{beginning}}", self.namespace)
     }

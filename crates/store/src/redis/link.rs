@@ -80,7 +80,7 @@ impl Target {
 }
 
 /// The hash slot of a key with a hash tag, as the Cluster specification has it.
-fn slot(key: &str) -> u16 {
+pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or(key, |(tag, _)| tag);
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16_384
 }

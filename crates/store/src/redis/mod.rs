@@ -41,7 +41,6 @@ use tokio::task::AbortHandle;
 use keys::Names;
 use lease::Lease;
 use link::{Link, Target};
-use replicas::TooFew;
 
 use crate::{
     Change, Claimed, Clock, Created, Found, Health, Idempotent, Listed, NewRow, Once, OpenError, Settlement,
@@ -124,11 +123,10 @@ struct Core {
     known: Mutex<Option<(String, UnixTime)>>,
     /// The bucket that the next sweep begins with.
     swept: Mutex<u16>,
-    /// The processes that served at the last look: of a server that was restarted or replaced, it is another.
-    processes: Mutex<BTreeSet<String>>,
+    /// Whose data was served at the last look: of a server that was restarted, replaced or promoted, it is another's.
+    histories: Mutex<BTreeSet<String>>,
     /// Whether claims should be made under a new name as soon as it has a lease.
     wants_new_name: AtomicBool,
-    too_few: TooFew,
 }
 
 impl Redis {
@@ -149,9 +147,8 @@ impl Redis {
             noted: Mutex::default(),
             known: Mutex::default(),
             swept: Mutex::default(),
-            processes: Mutex::default(),
+            histories: Mutex::default(),
             wants_new_name: AtomicBool::new(false),
-            too_few: TooFew::default(),
             options,
         });
         let supervisor = supervise::start(core.clone()).await?;

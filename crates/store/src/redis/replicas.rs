@@ -7,20 +7,23 @@
 //! there would say yes to what it never saw. A call that is repeated must write again for the same reason; the scripts
 //! that are waited for do.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use redis::{RedisError, Value};
 
 use super::fault::Fault;
-use super::link::{Pipe, Target};
-use super::{Core, RedisOptions};
+use super::link::{self, Pipe, Pipes, Target};
+use super::{Core, RedisOptions, scan};
 use crate::StoreError;
 
 /// How long a call waits for replicas.
 pub(super) const PATIENCE: Duration = Duration::from_millis(800);
-/// After too few replicas had something in time, one call in so long tries whether there are more by now, and the others
-/// are refused: waits queue up behind one another on their connections, and would be asked for faster than they end.
+/// After too few replicas of a master had something in time, one call in so long tries whether there are more by now, and
+/// the others are refused: waits queue up behind one another on their connections, and would be asked for faster than
+/// they end.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Connections for calls that wait: that many may wait at once.
 const WAITING: usize = 16;
@@ -29,6 +32,15 @@ const WAITING: usize = 16;
 #[derive(Clone)]
 pub(super) struct Waiting {
     pipes: Arc<[Pipe]>,
+    masters: Arc<[Master]>,
+}
+
+/// A server whose replicas are waited for.
+struct Master {
+    /// The hash slots that it has: from and to.
+    slots: Vec<(u16, u16)>,
+    /// When a call last met too few of its replicas, and what it was told; none: there are enough, as far as is known.
+    too_few: Mutex<Option<(Instant, StoreError)>>,
 }
 
 impl Waiting {
@@ -37,16 +49,51 @@ impl Waiting {
         let count = self.pipes.len().max(1);
         self.pipes.get(usize::from(part) % count).cloned()
     }
+
+    fn master_of(&self, key: &str) -> Option<&Master> {
+        let slot = link::slot(key);
+        self.masters
+            .iter()
+            .find(|master| master.slots.iter().any(|&(first, last)| (first..=last).contains(&slot)))
+    }
+
+    /// What a call that would write `key` and wait is told without being tried.
+    fn refusal(&self, key: &str) -> Option<StoreError> {
+        let mut too_few = self.master_of(key)?.too_few.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *too_few {
+            Some((tried, _)) if tried.elapsed() >= PAUSE => {
+                // This one tries.
+                *tried = Instant::now();
+                None
+            }
+            known => known.as_ref().map(|(_, error)| error.clone()),
+        }
+    }
+
+    fn note(&self, key: &str, too_few: Option<StoreError>) {
+        if let Some(master) = self.master_of(key) {
+            let too_few = too_few.map(|error| (Instant::now(), error));
+            *master.too_few.lock().unwrap_or_else(PoisonError::into_inner) = too_few;
+        }
+    }
 }
 
 pub(super) async fn connect(target: &Target, options: &RedisOptions) -> Result<Waiting, RedisError> {
-    let mut pipes = Vec::new();
-    if options.wait_replicas > 0 {
-        for _ in 0..WAITING {
-            pipes.push(target.connect().await?);
-        }
+    if options.wait_replicas == 0 {
+        return Ok(Waiting { pipes: Arc::default(), masters: Arc::default() });
     }
-    Ok(Waiting { pipes: pipes.into() })
+    let mut pipes = try_join_all((0..WAITING).map(|_| target.connect())).await?;
+    let mut masters = BTreeMap::<String, Vec<(u16, u16)>>::new();
+    match pipes.first_mut() {
+        Some(pipe @ Pipe::Cluster(_)) => {
+            for (first, last, master) in scan::slots(pipe).await? {
+                masters.entry(master).or_default().push((first, last));
+            }
+        }
+        _ => masters.entry(String::new()).or_default().push((0, u16::MAX)),
+    }
+    let masters = masters.into_values().map(|slots| Master { slots, too_few: Mutex::default() });
+    Ok(Waiting { pipes: pipes.into(), masters: masters.collect() })
 }
 
 /// An answer, and whether what was written for it is durable. Not every answer comes with a write, so the caller says
@@ -57,32 +104,11 @@ pub(super) struct Answered {
     pub(super) is_durable: bool,
 }
 
-/// Whether too few replicas follow, and since when nobody has tried.
-#[derive(Debug, Default)]
-pub(super) struct TooFew(Mutex<Option<Instant>>);
-
-impl TooFew {
-    fn set(&self, are_too_few: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = are_too_few.then(Instant::now);
-    }
-
-    /// Whether a call should not be tried. If it should, it is the only one for now.
-    fn refuses(&self) -> bool {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *since {
-            Some(tried) if tried.elapsed() >= PAUSE => {
-                *tried = Instant::now();
-                false
-            }
-            known => known.is_some(),
-        }
-    }
-}
-
 impl Core {
-    /// Before something is written that would have to wait: whether waiting makes sense.
-    pub(super) fn expect_replicas(&self) -> Result<(), StoreError> {
-        self.require(!self.too_few.refuses())
+    /// Before `key` is written, which would have to wait: whether waiting makes sense.
+    pub(super) fn expect_replicas(&self, key: &str) -> Result<(), StoreError> {
+        let (pipes, _) = self.link.pipes()?;
+        pipes.waiting.refusal(key).map_or(Ok(()), Err)
     }
 
     /// What is not durable does not count.
@@ -90,25 +116,37 @@ impl Core {
         if is_durable {
             return Ok(());
         }
-        let wanted = self.options.wait_replicas;
-        let why = format!("fewer than {wanted} replicas follow, and store.wait_replicas asks for them");
-        let error = StoreError::Failed(why);
+        let error = self.too_few();
         self.link.complain(&error);
         Err(error)
     }
 
-    /// What became of a call that waited.
+    fn too_few(&self) -> StoreError {
+        let wanted = self.options.wait_replicas;
+        StoreError::Failed(format!(
+            "fewer than {wanted} replicas follow, and store.wait_replicas asks for them"
+        ))
+    }
+
+    /// What became of a call on `pipes` that wrote `key` and waited.
     pub(super) fn waited(
         &self,
-        generation: u64,
+        (pipes, generation): (&Pipes, u64),
+        key: &str,
         answer: Result<(Value, i64), RedisError>,
     ) -> Result<Answered, Fault> {
-        // No answer in time: others' waits are before it.
-        let are_enough = |&(_, replicas): &(Value, i64)| replicas >= i64::from(self.options.wait_replicas);
-        let is_durable = answer.as_ref().is_ok_and(are_enough);
-        self.too_few.set(!is_durable);
-        let (value, _) = self.link.judge_behind_waits(generation, answer)?;
-        Ok(Answered { value, is_durable })
+        match &answer {
+            Ok((_, replicas)) if *replicas >= i64::from(self.options.wait_replicas) => {
+                pipes.waiting.note(key, None);
+            }
+            Ok(_) => pipes.waiting.note(key, Some(self.too_few())),
+            // Others' waits are before it, or the server hangs.
+            Err(error) if error.is_timeout() => pipes.waiting.note(key, Some(StoreError::Timeout)),
+            // Says nothing about replicas.
+            Err(_) => {}
+        }
+        let (value, replicas) = self.link.judge_behind_waits(generation, answer)?;
+        Ok(Answered { value, is_durable: replicas >= i64::from(self.options.wait_replicas) })
     }
 
     /// For `/readyz`, whether as many replicas as configured follow: writes, and waits for them.
@@ -119,6 +157,6 @@ impl Core {
         let mut write = redis::cmd("SET");
         write.arg(&probe).arg("replicas");
         let written = pipe.ask_and_wait(write, &probe, self.options.wait_replicas).await;
-        self.require(self.waited(generation, written)?.is_durable)
+        self.require(self.waited((&pipes, generation), &probe, written)?.is_durable)
     }
 }

@@ -154,13 +154,13 @@ fn claim_of(fingerprint: Fingerprint, text: &str) -> Option<Kept> {
         _ => return None,
     };
     let clean = word()? == "1";
-    let retries = word()?.parse().ok()?;
+    let doubts = word()?.parse().ok()?;
     let until = UnixTime::from_millis(word()?.parse().ok()?);
     let owner = owner(word()?)?;
     let number = u64::from_str_radix(word()?, 16).ok()?;
     let sender = SenderTag(u64::from_str_radix(word()?, 16).ok()?.to_be_bytes());
     let attempt = Attempt { owner, number };
-    Some(Kept { fingerprint, state, attempt, sender, retries, clean, until })
+    Some(Kept { fingerprint, state, attempt, sender, doubts, clean, until })
 }
 
 /// A claim as `prelude.lua` reads it, for one that is brought from another store.
@@ -172,8 +172,8 @@ pub(super) fn claim_text(kept: &Kept) -> String {
     };
     let Attempt { owner, number } = kept.attempt;
     let (clean, owner) = (u8::from(kept.clean), super::keys::OwnerText(owner));
-    let (retries, until, sender) = (kept.retries, kept.until.millis(), Hex(&kept.sender.0));
-    format!("{state} {clean} {retries} {until} {owner} {number:x} {sender}")
+    let (doubts, until, sender) = (kept.doubts, kept.until.millis(), Hex(&kept.sender.0));
+    format!("{state} {clean} {doubts} {until} {owner} {number:x} {sender}")
 }
 
 fn owner(text: &str) -> Option<Owner> {
@@ -219,7 +219,7 @@ mod tests {
                 state,
                 attempt: Attempt { owner: Owner { node: u64::MAX, boot: 0xfedc }, number: u64::MAX },
                 sender: SenderTag([0, 1, 2, 3, 4, 5, 6, 0xff]),
-                retries: 20,
+                doubts: 20,
                 clean: state == KeptState::InFlight,
                 until: UnixTime::from_millis(1_800_000_000_123),
             };

@@ -30,7 +30,7 @@ impl Core {
     }
 
     pub(super) async fn change(&self, key: RowKey, change: &Change) -> Result<Option<Found>, StoreError> {
-        self.expect_replicas()?;
+        self.expect_replicas(&self.names.row(key))?;
         let mut args = vec![millis(Some(self.now().plus(DEADLINE)))];
         args.extend(match change {
             Change::Limits(limits) => {

@@ -16,19 +16,32 @@ const FIRST: &[u8] = b"0";
 /// A server that is walked over; none: the only one.
 pub(super) type Master = Option<u16>;
 
+/// Hash slots, from and to, and which server has them.
+pub(super) type Slots = (u16, u16, String);
+
+/// Who has which slots of a Cluster.
+pub(super) async fn slots(pipe: &mut Pipe) -> Result<Vec<Slots>, RedisError> {
+    let mut ask = cmd("CLUSTER");
+    ask.arg("SLOTS");
+    let answer = pipe.ask_at(ask, RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary)).await?;
+    let Value::Array(ranges) = answer else { return Err(nonsense()) };
+    let ranges = ranges.into_iter().filter_map(|range| {
+        let Value::Array(fields) = range else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = fields.as_slice() else {
+            return None;
+        };
+        let name: Vec<String> = master.iter().map(text).collect();
+        Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, name.join(" ")))
+    });
+    Ok(ranges.collect())
+}
+
 /// Every master, by one slot that it has.
 pub(super) async fn masters(pipe: &mut Pipe) -> Result<Vec<Master>, RedisError> {
     let Pipe::Cluster(_) = pipe else { return Ok(vec![None]) };
-    let mut slots = cmd("CLUSTER");
-    slots.arg("SLOTS");
-    let answer = pipe.ask_at(slots, RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary)).await?;
     let mut masters = BTreeMap::new();
-    let Value::Array(ranges) = answer else { return Err(nonsense()) };
-    for range in ranges {
-        let Value::Array(fields) = range else { continue };
-        let [Value::Int(first), _, Value::Array(master), ..] = fields.as_slice() else { continue };
-        let name: Vec<String> = master.iter().map(text).collect();
-        masters.entry(name.join(" ")).or_insert(u16::try_from(*first).ok());
+    for (first, _, name) in slots(pipe).await? {
+        masters.entry(name).or_insert(Some(first));
     }
     // Without any, nothing would be found, a lease that holds neither.
     if masters.is_empty() { Err(nonsense()) } else { Ok(masters.into_values().collect()) }

@@ -99,5 +99,6 @@ scripts! {
     BRING = IfThereIsRoom [PRELUDE, include_str!("lua/bring.lua")];
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
+    UNMARK = Always [include_str!("lua/unmark.lua")];
     JOIN = Always [include_str!("lua/join.lua")];
 }

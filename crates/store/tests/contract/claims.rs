@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tempalias_alias::{Answer, Fingerprint, KeptState, Outcome, RETENTION};
+use tempalias_alias::{Answer, Fingerprint, KeptState, MAX_DOUBTS, Outcome, RETENTION};
 use tempalias_store::{Change, Settlement};
 
 use crate::fixture::{DAY, World, key};
@@ -75,7 +75,43 @@ pub(crate) async fn asking_again_under_one_attempt_gets_the_same_answer(world: W
     for _ in 0..3 {
         assert_eq!(world.claim(row, 1, 2).await, Answer::Again);
     }
-    assert_eq!(world.found(row).await.ledger.kept[0].retries, 1, "one retry, however often it was asked for");
+    assert_eq!(world.found(row).await.ledger.kept[0].doubts, 1, "one doubt, however often it was asked for");
+}
+
+/// The store or the next hop may be away for days: as long as nothing may have been delivered once more, the message may
+/// come again.
+pub(crate) async fn attempts_that_delivered_nothing_are_not_counted(world: World) {
+    let row = world.make(1, 1).await;
+    assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
+    world.settle(row, 1, Outcome::Lost).await;
+    for number in 2..50 {
+        assert_eq!(world.claim(row, 1, number).await, Answer::Again);
+        let outcome = if number % 2 == 0 { Outcome::Unsent } else { Outcome::Deferred };
+        world.settle(row, number, outcome).await;
+    }
+    assert_eq!(world.found(row).await.ledger.kept[0].doubts, 1);
+}
+
+pub(crate) async fn a_message_that_was_in_doubt_too_often_is_refused(world: World) {
+    let row = world.make(1, 1).await;
+    assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
+    world.settle(row, 1, Outcome::Lost).await;
+    for number in 2..=u64::from(MAX_DOUBTS) {
+        assert_eq!(world.claim(row, 1, number).await, Answer::Again);
+        world.settle(row, number, Outcome::Lost).await;
+    }
+    assert_eq!(world.claim(row, 1, 99).await, Answer::Over);
+}
+
+/// An attempt whose owner died may have delivered.
+pub(crate) async fn a_death_is_a_doubt(mut world: World) {
+    let row = world.make(1, 1).await;
+    assert_eq!(world.claim(row, 1, 1).await, Answer::Granted);
+    for number in 2..5 {
+        world.restart();
+        assert_eq!(world.claim(row, 1, number).await, Answer::Again);
+        assert_eq!(u64::from(world.found(row).await.ledger.kept[0].doubts), number - 1);
+    }
 }
 
 pub(crate) async fn a_claim_of_a_dead_boot_goes_again(mut world: World) {

@@ -60,6 +60,36 @@ async fn a_settlement_that_is_lost_in_a_failover_leaves_a_claim_in_doubt() {
     assert_eq!(used(&store, row).await, 2, "under the use that it had");
 }
 
+/// The same process may come to serve other data: it followed another for a while, and was promoted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_followed_another_meanwhile_is_not_the_one_it_was() {
+    let master = Server::on_port(free_port(), &[]);
+    let replication = Proxy::before(master.port()).await;
+    let replica = replica_through(&replication);
+    let store = open(&master.address()).await;
+    let row = make(&store, 1, 9).await;
+    let before = Attempt { owner: store.owner(), number: 1 };
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    crate::servers::wait_for("the replica has the claim", || {
+        replica.cli(&["HGET", &format!("test:{{b004}}:row:{row}"), "u"]) == "1"
+    });
+    replication.mute(true);
+    settle(&store, row, before, Outcome::Refused).await;
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    master.cli(&["REPLICAOF", "127.0.0.1", &replica.port().to_string()]);
+    crate::servers::wait_for("it follows", || {
+        master.cli(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    master.cli(&["REPLICAOF", "NO", "ONE"]);
+    until_found(&store, row).await;
+    assert_eq!(used(&store, row).await, 1, "the settlement is forgotten");
+    until("claims are made under a new name", || async { store.owner() != before.owner }).await;
+    until("its sender may send it again", || async {
+        try_claim(&store, row, 1, 11).await == Ok(Answer::Again)
+    })
+    .await;
+}
+
 /// The same for an operator who gives back what is held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_restart_forgot_can_be_freed() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{Answer, RowKey, Sealed};
+use tempalias_alias::{Answer, Outcome, RowKey, Sealed};
 use tempalias_store::{Change, Created, Idempotent, Once, RedisOptions, Store};
 
 use crate::fixture::free_port;
@@ -80,6 +80,82 @@ async fn an_alias_that_no_replica_has_is_not_made() {
     assert!(has(&format!("test:{{b00c}}:row:{}", key(3))));
     assert!(has(&format!("test:{{once:{}}}", "03".repeat(16))));
     assert_eq!(replica.cli(&["HGET", &format!("test:{{b004}}:row:{row}"), "s"]), "1");
+}
+
+/// What fails for another reason is called by that reason, and hits nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_failures_are_not_taken_for_missing_replicas() {
+    let master = Server::on_port(free_port(), &[]);
+    let _replica = replica_of(&master);
+    let store = waiting(&master, 1).await;
+    let (spoilt, sound) = (make(&store, 1, 50).await, make(&store, 2, 250).await);
+    master.cli(&["SET", &format!("test:{{b004}}:claims:{spoilt}"), "no claims"]);
+    for message in 0..50 {
+        assert!(try_claim(&store, spoilt, message, message.into()).await.is_err());
+        assert_eq!(claim(&store, sound, message, message.into()).await, Answer::Granted);
+    }
+    master.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    for message in 100..120 {
+        let error = try_claim(&store, sound, message, message.into()).await.unwrap_err().to_string();
+        assert!(error.contains("OOM"), "{error}");
+    }
+}
+
+/// A message in doubt may come again however often no replica followed when it came: nothing was sent then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_doubt_outlives_the_absence_of_replicas() {
+    let master = Server::on_port(free_port(), &[]);
+    let replica = replica_of(&master);
+    let store = waiting(&master, 1).await;
+    let row = make(&store, 1, 5).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    crate::fixture::settle(&store, row, 1, Outcome::Lost).await;
+    replica.signal("STOP");
+    for number in 2..30 {
+        assert!(try_claim(&store, row, 1, number).await.is_err());
+        crate::fixture::settle(&store, row, number, Outcome::Unsent).await;
+        // Longer than claims are refused without being tried.
+        tokio::time::sleep(Duration::from_millis(520)).await;
+    }
+    replica.signal("CONT");
+    until("it is sent again", || async { try_claim(&store, row, 1, 99).await == Ok(Answer::Again) }).await;
+}
+
+/// Where a master of a Cluster has lost its replica, its aliases wait, and no others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_replica_costs_its_own_masters_aliases_only() {
+    let cluster = Cluster::start(3, 1);
+    let store = serving(RedisOptions { wait_replicas: 1, ..options(&cluster.address(), true) }).await;
+    let master = cluster.nodes.iter().find(|node| node.cli(&["ROLE"]).starts_with("master")).unwrap();
+    let id = master.cli(&["CLUSTER", "MYID"]);
+    let follows = |node: &&Server| {
+        let nodes = node.cli(&["CLUSTER", "NODES"]);
+        nodes.lines().any(|line| line.contains("myself,slave") && line.contains(&id))
+    };
+    let replica = cluster.nodes.iter().find(follows).unwrap();
+    let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
+    for number in 0..60 {
+        let row = make(&store, number, 200).await;
+        let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4);
+        let is_here = master.cli(&["EXISTS", &name]) == "1";
+        if is_here { here.push(row) } else { elsewhere.push(row) }
+    }
+    replica.signal("STOP");
+    let (mut refused, mut failed, mut attempt) = (0, 0, 0);
+    for message in 0..20 {
+        for (&other, &row) in elsewhere.iter().zip(here.iter().cycle()).step_by(4) {
+            attempt += 2;
+            let (told, told_other) = tokio::join!(
+                try_claim(&store, row, message, attempt),
+                try_claim(&store, other, message, attempt + 1)
+            );
+            refused += u32::from(told.is_err());
+            failed += u32::from(told_other != Ok(Answer::Granted));
+        }
+    }
+    replica.signal("CONT");
+    println!("{refused} of {} refused here, {failed} elsewhere", attempt / 2);
+    assert!(refused > 50 && failed == 0, "{refused} refused here, {failed} elsewhere");
 }
 
 /// While no replica follows, nobody waits behind others' waits, and nothing piles up.
@@ -289,7 +365,7 @@ async fn claim_until(store: Store, number: u8, stopped: tokio::sync::watch::Rece
         if answer.is_ok_and(|claimed| claimed[0].answer == Answer::Granted) {
             granted += 1;
             // A claim that stays would make the alias's list of them ever longer: it is delivered and acknowledged.
-            crate::fixture::settle(&store, key(number), attempt, tempalias_alias::Outcome::Delivered).await;
+            crate::fixture::settle(&store, key(number), attempt, Outcome::Delivered).await;
             drop(store.acknowledge(vec![(key(number), request.fingerprint)]).await);
         }
         if number > 0 {

@@ -170,6 +170,23 @@ async fn those_who_begin_at_once_begin_one_store() {
     }
 }
 
+/// What a first start could not finish, the next one does, with whatever keys it has by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beginning_that_was_cut_short_is_finished() {
+    for marked in [0, 1, 500] {
+        let server = Server::on_port(free_port(), &[]);
+        let marker = "1 00000000000000ff 1000";
+        server.cli(&["SET", "test:{beginning}", marker]);
+        for part in 0..marked {
+            server.cli(&["SET", &format!("test:{{b{part:03x}}}:marker"), marker]);
+        }
+        let store = Store::connect(options(&server.address(), false)).await.unwrap();
+        until("it serves", || async { store.check().await.is_ready() }).await;
+        assert_eq!(server.cli(&["GET", "test:{b3ff}:marker"]), marker, "the store that was begun");
+        assert_eq!(server.cli(&["EXISTS", "test:{beginning}"]), "0");
+    }
+}
+
 /// A key counts as needed for as long as a node seals under it, however long it makes no alias.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_serves_notes_its_key_again() {

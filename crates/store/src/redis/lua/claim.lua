@@ -1,6 +1,6 @@
 -- Whether a message may be sent now: the rules and the order of alias::Ledger::claim. KEYS: marker, row, claims, and
 -- what is remembered of this attempt. ARGV: 3 fingerprint, 4 whether the message has an id, 5 sender, 6 owner and 7
--- number of the attempt, 8 most retries, 9 for how long a claim is kept, 10 until when anybody waits for the answer,
+-- number of the attempt, 8 most doubts, 9 for how long a claim is kept, 10 until when anybody waits for the answer,
 -- 11 for how long an attempt is remembered, from 12 on the owners that are known to be dead.
 --
 -- An attempt is judged once (docs/decisions/024). This call may have been under way for long, or be the second copy of
@@ -22,9 +22,9 @@ end
 local dead = {}
 for i = 12, #ARGV do dead[ARGV[i]] = true end
 
-local function write(state, clean, retries)
+local function write(state, clean, doubts)
   write_claim(KEYS[3], live, fingerprint, {
-    state = state, clean = clean, retries = retries, till = now + tonumber(ARGV[9]),
+    state = state, clean = clean, doubts = doubts, till = now + tonumber(ARGV[9]),
     owner = owner, number = number, sender = ARGV[5]
   })
 end
@@ -39,9 +39,11 @@ if kept then
 end
 if row.s ~= '0' then return say('over') end
 if kept then
-  if kept.retries >= tonumber(ARGV[8]) then return say('over') end
+  -- Its owner died with it in flight: that attempt, too, may have delivered it.
+  local doubts = kept.doubts + (kept.state == 'F' and 1 or 0)
+  if doubts >= tonumber(ARGV[8]) then return say('over') end
   if judged then return say('busy') end
-  write('F', false, kept.retries + 1)
+  write('F', false, doubts)
   return say('again')
 end
 local from, till = tonumber(row.f), tonumber(row.t)

@@ -39,19 +39,19 @@ local function read_row(key)
   return row
 end
 
--- A kept claim is text: state (F in flight, D in doubt, A accepted), clean, retries, until, owner, number, sender.
+-- A kept claim is text: state (F in flight, D in doubt, A accepted), clean, doubts, until, owner, number, sender.
 local function unpack_claim(value)
-  local state, clean, retries, till, owner, number, sender =
+  local state, clean, doubts, till, owner, number, sender =
     string.match(value, '^(%u) (%d) (%d+) (%d+) (%x+:%x+) (%x+) (%x+)$')
   return {
-    state = state, clean = clean == '1', retries = tonumber(retries), till = tonumber(till),
+    state = state, clean = clean == '1', doubts = tonumber(doubts), till = tonumber(till),
     owner = owner, number = number, sender = sender
   }
 end
 
 local function pack_claim(claim)
   return table.concat({
-    claim.state, claim.clean and '1' or '0', claim.retries, text(claim.till), claim.owner, claim.number, claim.sender
+    claim.state, claim.clean and '1' or '0', claim.doubts, text(claim.till), claim.owner, claim.number, claim.sender
   }, ' ')
 end
 

@@ -27,6 +27,7 @@ for fingerprint, claim in pairs(live) do
       forget(fingerprint)
       return 'spent'
     end
+    if outcome == 'lost' then claim.doubts = claim.doubts + 1 end
     claim.state, claim.clean = 'D', false
     write_claim(KEYS[3], live, fingerprint, claim)
     return 'kept'
