@@ -82,13 +82,25 @@ class Judge:
             undelivered = {message for message in doubtful if message not in taken}
             unsettled = {message for message in doubtful if not self.known_delivered(message, address)}
             self.notes["aliases counted exactly"] += not undelivered
-            self.notes["counted, not delivered, in doubt"] += used - len(taken)
-            if used - len(taken) > len(undelivered):
-                self.accuse("P3", f"{used} uses counted: {len(taken)} delivered, at most {len(undelivered)} in doubt "
-                            f"({', '.join(sorted(undelivered)) or 'none'})", None, address)
+            begun_anew = self.begun_anew(address)
+            self.notes["counted, not delivered, in doubt"] += max(0, used - len(taken) - begun_anew)
+            self.notes["counted twice: refused after doubt, and sent anew"] += begun_anew
+            if used - len(taken) > len(undelivered) + begun_anew:
+                self.accuse("P3", f"{used} uses counted: {len(taken)} delivered, {begun_anew} of them anew after a refusal, at "
+                            f"most {len(undelivered)} in doubt ({', '.join(sorted(undelivered)) or 'none'})", None, address)
             if held > len(unsettled):
                 self.accuse("P3", f"{held} uses held, but only {len(unsettled)} messages can be in doubt "
                             f"({', '.join(sorted(unsettled)) or 'none'})", None, address)
+
+    def begun_anew(self, address):
+        """How often the next hop took a message, refused it for good when it came again, and took it once more: the
+        refusal ends the claim and spends its use, and a sender that did not hear of it begins anew."""
+        target, count = self.evidence.aliases[address]["target"], 0
+        for message, lines in self.delivered[address].items():
+            first, last = min(line["t"] for line in lines), max(line["t"] for line in lines)
+            count += sum(line["ev"] == "refused" and line["reply"][0] == "5" and target in line["to"]
+                         and first < line["t"] < last for line in self.by_message[message])
+        return count
 
     def background(self, address, undelivered, held):
         """smtp-source never comes back: what it left in doubt is held, and nothing else."""
