@@ -2,8 +2,9 @@
 //!
 //! Stands for what replication that is not waited for can lose of settlements and acknowledgements, the last of them
 //! first. A claim is waited for (`store.wait_replicas`): what came before it is safe with it. Leases and what owners do
-//! are not lost here. Nodes see by the server's run id that it is another, and go on under another name (`renews`):
-//! what they had in flight is in doubt once the old lease has run out, instead of in flight for as long as they live.
+//! are not lost here. Nodes see that it is another, and go on under another name (`renews`): what they had in flight is
+//! in doubt once the old lease has run out, instead of in flight for as long as they live. (The program keeps the old
+//! lease for what is really under way; the model does not.)
 
 use tempalias_alias::{Attempt, Kept, RowKey};
 
