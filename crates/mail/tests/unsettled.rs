@@ -78,7 +78,7 @@ async fn what_became_counted_is_settled_although_there_is_no_room() {
     for _ in 0..ROOM {
         others.push(world.begin(&counted).await);
     }
-    let limit = LimitChange { max_usage: Some(NonZeroU32::new(9)), ..LimitChange::default() };
+    let limit = LimitChange { max_usage: NonZeroU32::new(9), ..LimitChange::default() };
     let row = world.found(&changed).await.key;
     assert!(world.store.change(row, Change::Limits(limit)).await.unwrap().is_some());
     write_message(&mut late, "<gated@x>").await;
