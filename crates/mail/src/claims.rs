@@ -107,9 +107,13 @@ impl Drop for Outstanding {
 }
 
 async fn settle(shared: Arc<Shared>, running: Running, place: Option<Place>, settlements: Vec<Settlement>) {
-    let Err(error) = tell(&shared, settlements.clone()).await else { return };
-    // None: of an alias that was not counted a moment ago. Only if it is by now is there anything to settle.
-    let Some(place) = place.or_else(|| shared.backlog.reserve(settlements.len())) else { return };
+    let Err(error) = tell(&shared, settlements.clone()).await else {
+        shared.backlog.was_taken();
+        return;
+    };
+    // None: of an alias that was not counted a moment ago. It may be by now, and then nobody else would ever settle
+    // this: it waits even if there is no room. There are never more of these than mails on their way.
+    let place = place.or_else(|| shared.backlog.reserve(settlements.len()));
     let added = shared.backlog.add(settlements, place, &error);
     if added.needs_work {
         tokio::spawn(work(shared));
@@ -124,7 +128,8 @@ async fn work(shared: Arc<Shared>) {
         let shared = shared.clone();
         async move { tell(&shared, vec![one]).await }
     };
-    shared.backlog.work(shared.draining.subscribe(), settle).await;
+    let (draining, back) = (shared.draining.subscribe(), shared.parts.store.back());
+    shared.backlog.work(draining, back, settle).await;
 }
 
 /// In a box, so that what waits for long holds no room for what it does not do.

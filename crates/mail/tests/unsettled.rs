@@ -5,15 +5,16 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{AliasId, Keys, Limits as AliasLimits, ManageHash, Private, ServerKey};
+use tempalias_alias::{AliasId, Keys, LimitChange, Limits as AliasLimits, ManageHash, Private, ServerKey};
 use tempalias_mail::{DoorLimits, Parts, Server};
 use tempalias_outside::dial::{DialConfig, Timeouts, system_seeds};
 use tempalias_outside::dns::{Answer, DnsError, MxAnswer};
 use tempalias_outside::{Dialer, Dns, Host, Outside, PoolLimits, Smarthost};
 use tempalias_relay::{DeliveryPolicy, Limits, Policy};
-use tempalias_store::{CALL_TIMEOUT, Clock, Found, NewRow, Options, Store, system_clock};
+use tempalias_store::{CALL_TIMEOUT, Change, Clock, Found, NewRow, Options, Store, system_clock};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// How many claims may be unsettled.
 const ROOM: usize = 2;
@@ -67,13 +68,47 @@ async fn without_room_for_its_settlement_mail_is_deferred_and_nothing_is_asked()
     assert!(world.server.drain(Duration::from_secs(20)).await, "nothing is left over");
 }
 
+/// An alias whose owner limits it between RCPT and the dot: nobody made room for its settlement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_became_counted_is_settled_although_there_is_no_room() {
+    let world = World::start().await;
+    let (counted, changed) = (world.alias("counted2", 9).await, world.alias("unlimit2", 0).await);
+    let mut late = world.begin(&changed).await;
+    let mut others = vec![];
+    for _ in 0..ROOM {
+        others.push(world.begin(&counted).await);
+    }
+    let limit = LimitChange { max_usage: NonZeroU32::new(9), ..LimitChange::default() };
+    let row = world.found(&changed).await.key;
+    assert!(world.store.change(row, Change::Limits(limit)).await.unwrap().is_some());
+    write_message(&mut late, "<gated@x>").await;
+    world.until("it is in flight", || async { world.held(&changed).await == 1 }).await;
+    // The store refuses everything while its file is elsewhere.
+    let (file, elsewhere) = (world.folder.path().join("aliases.db"), world.folder.path().join("elsewhere"));
+    std::fs::rename(&file, &elsewhere).unwrap();
+    for (number, other) in others.iter_mut().enumerate() {
+        write_message(other, &format!("<waits{number}@x>")).await;
+        assert_eq!(hear(other).await, 451);
+    }
+    world.gate.send_replace(true);
+    assert_eq!(hear(&mut late).await, 250, "the next hop has it");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    std::fs::rename(&elsewhere, &file).unwrap();
+    world.until("mail is taken again", || async { world.send(&counted, "<waits0@x>").await == 250 }).await;
+    world.until("all is settled", || async { world.held(&changed).await == 0 }).await;
+    assert_eq!(world.found(&changed).await.ledger.used, 1);
+    assert!(world.server.drain(Duration::from_secs(20)).await, "nothing is left over");
+}
+
 struct World {
     brake: Arc<Brake>,
+    /// Opens the next hop to messages with a name that begins with "gated".
+    gate: watch::Sender<bool>,
     store: Store,
     keys: Arc<Keys>,
     server: Server,
     address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -87,12 +122,13 @@ impl World {
             keys: keys.all().map(ServerKey::id).collect(),
         };
         let store = Store::open(options).unwrap();
-        let server = Server::new(parts(keys.clone(), store.clone(), next_hop().await));
+        let gate = watch::Sender::new(false);
+        let server = Server::new(parts(keys.clone(), store.clone(), next_hop(gate.clone()).await));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = server.clone();
         tokio::spawn(async move { serving.serve(listener).await });
-        Self { brake, store, keys, server, address, _folder: folder }
+        Self { brake, gate, store, keys, server, address, folder }
     }
 
     /// An alias with so many uses (0: uncounted).
@@ -125,6 +161,13 @@ impl World {
 
     /// One mail on a connection of its own; the code of the answer to its dot.
     async fn send(&self, to: &AliasId, message_id: &str) -> u16 {
+        let mut stream = self.begin(to).await;
+        write_message(&mut stream, message_id).await;
+        hear(&mut stream).await
+    }
+
+    /// All of a mail but its message.
+    async fn begin(&self, to: &AliasId) -> BufReader<TcpStream> {
         let mut stream = BufReader::new(TcpStream::connect(self.address).await.unwrap());
         assert_eq!(hear(&mut stream).await, 220);
         for (command, code) in [
@@ -136,9 +179,7 @@ impl World {
             stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
             assert_eq!(hear(&mut stream).await, code, "{command}");
         }
-        let message = format!("From: author@sender.test\r\nMessage-ID: {message_id}\r\n\r\nHello\r\n.\r\n");
-        stream.get_mut().write_all(message.as_bytes()).await.unwrap();
-        hear(&mut stream).await
+        stream
     }
 
     async fn until<Seen: Future<Output = bool>>(&self, what: &str, seen: impl Fn() -> Seen) {
@@ -149,6 +190,11 @@ impl World {
         };
         assert!(tokio::time::timeout(Duration::from_secs(30), looking).await.is_ok(), "waited for {what}");
     }
+}
+
+async fn write_message(stream: &mut BufReader<TcpStream>, id: &str) {
+    let message = format!("From: author@sender.test\r\nMessage-ID: {id}\r\n\r\nHello\r\n.\r\n");
+    stream.get_mut().write_all(message.as_bytes()).await.unwrap();
 }
 
 /// The code of the next reply.
@@ -163,22 +209,26 @@ async fn hear(stream: &mut BufReader<TcpStream>) -> u16 {
     }
 }
 
-/// Takes everything.
-async fn next_hop() -> SocketAddr {
+/// Takes everything, some only once the gate is open.
+async fn next_hop(gate: watch::Sender<bool>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(take_mail(BufReader::new(stream)));
+            tokio::spawn(take_mail(BufReader::new(stream), gate.subscribe()));
         }
     });
     address
 }
 
-async fn take_mail(mut stream: BufReader<TcpStream>) -> std::io::Result<()> {
+async fn take_mail(mut stream: BufReader<TcpStream>, mut gate: watch::Receiver<bool>) -> std::io::Result<()> {
     stream.get_mut().write_all(b"220 next.test\r\n").await?;
-    let (mut line, mut is_message) = (String::new(), false);
+    let (mut line, mut is_message, mut is_gated) = (String::new(), false, false);
     while stream.read_line(&mut line).await? > 0 {
+        is_gated |= line.contains("<gated");
+        if is_gated && line.trim_end() == "." {
+            drop(gate.wait_for(|is_open| *is_open).await);
+        }
         let reply: &[u8] = match (is_message, line.trim_end()) {
             (false, "DATA") => b"354 go\r\n",
             (false, _) | (true, ".") => b"250 2.0.0 ok\r\n",

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, Owner, Rate, RowKey, UnixTime};
+use tokio::sync::watch;
 
 pub use embedded::{Embedded, Options, Stats};
 pub use open_error::OpenError;
@@ -208,6 +209,15 @@ impl Store {
         match self {
             Self::Embedded(_) => {}
             Self::Redis(store) => store.close().await,
+        }
+    }
+
+    /// Changes whenever the store is back after it could not be reached, so that what waited for it need not wait on.
+    /// The embedded store never says so: whether it takes a write is known by trying.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Embedded(_) => watch::channel(0).1,
+            Self::Redis(store) => store.back(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The backlog against a store that is a closure, on simulated time.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tempalias_alias::{Attempt, Outcome, Owner, RowKey};
@@ -11,7 +12,10 @@ use super::*;
 #[derive(Debug, Default)]
 struct Fake {
     is_up: AtomicBool,
-    never_takes: Option<u64>,
+    /// Refuses each of these.
+    never_takes: Range<u64>,
+    /// Panics at this one, once.
+    breaks_at: Mutex<Option<u64>>,
     taken: Mutex<Vec<u64>>,
     asked: AtomicUsize,
     at_once: AtomicUsize,
@@ -25,7 +29,10 @@ impl Fake {
         sleep(Duration::from_millis(2)).await;
         self.at_once.fetch_sub(1, Ordering::Relaxed);
         let number = one.attempt.number;
-        if !self.is_up.load(Ordering::Relaxed) || self.never_takes == Some(number) {
+        if self.breaks_at.lock().unwrap().take_if(|breaks_at| *breaks_at == number).is_some() {
+            panic!("broken");
+        }
+        if !self.is_up.load(Ordering::Relaxed) || self.never_takes.contains(&number) {
             return Err(StoreError::Failed("down".to_owned()));
         }
         self.taken.lock().unwrap().push(number);
@@ -43,6 +50,7 @@ struct World {
     backlog: Arc<Backlog>,
     store: Arc<Fake>,
     draining: watch::Sender<bool>,
+    back: watch::Sender<u64>,
 }
 
 impl World {
@@ -51,20 +59,30 @@ impl World {
             backlog: Arc::new(Backlog::new(most)),
             store: Arc::new(store),
             draining: watch::Sender::new(false),
+            back: watch::Sender::new(0),
         }
     }
 
     /// The store has failed once to settle these.
-    fn add(&self, numbers: std::ops::Range<u64>) -> oneshot::Receiver<()> {
-        let settlements: Vec<_> = numbers.map(settlement).collect();
-        let place = self.backlog.reserve(settlements.len()).unwrap();
+    fn add(&self, numbers: Range<u64>) -> oneshot::Receiver<()> {
+        let place = self.backlog.reserve(usize::try_from(numbers.end - numbers.start).unwrap());
+        assert!(place.is_some());
+        self.add_at(place, numbers)
+    }
+
+    fn add_at(&self, place: Option<Place>, numbers: Range<u64>) -> oneshot::Receiver<()> {
+        let settlements = numbers.map(settlement).collect();
         let added = self.backlog.add(settlements, place, &StoreError::Timeout);
         if added.needs_work {
-            let (backlog, store, draining) =
-                (self.backlog.clone(), self.store.clone(), self.draining.subscribe());
-            tokio::spawn(async move { backlog.work(draining, |one| store.clone().settle(one)).await });
+            let (backlog, store) = (self.backlog.clone(), self.store.clone());
+            let (draining, back) = (self.draining.subscribe(), self.back.subscribe());
+            tokio::spawn(async move { backlog.work(draining, back, |one| store.clone().settle(one)).await });
         }
         added.done
+    }
+
+    fn asked(&self) -> usize {
+        self.store.asked.load(Ordering::Relaxed)
     }
 
     fn is_up(&self, is_up: bool) {
@@ -92,6 +110,10 @@ impl Log {
     fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
+    }
+
+    fn count(&self, words: &str) -> usize {
+        self.lines().iter().filter(|line| line.contains(words)).count()
     }
 }
 
@@ -150,16 +172,123 @@ async fn a_store_that_comes_and_goes_does_not_fill_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_moment_the_store_is_back_everything_is_settled() {
+    for _ in 0..20 {
+        let world = World::new(1000, Fake::default());
+        let done = world.add(0..200);
+        sleep(Duration::from_secs(37)).await;
+        world.is_up(true);
+        world.back.send_modify(|times| *times += 1);
+        let back = Instant::now();
+        drop(done.await);
+        assert!(back.elapsed() < FIRST_PAUSE / 2, "{:?}", back.elapsed());
+        assert_eq!(world.store.taken().len(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_is_tried_soon_and_does_not_make_the_tries_endless() {
+    let world = World::new(10_000, Fake::default());
+    let _waits = world.add(0..1);
+    sleep(Duration::from_mins(5)).await;
+    let before = world.asked();
+    for number in 1..1001 {
+        drop(world.add(number..number + 1));
+        sleep(Duration::from_millis(10)).await;
+    }
+    // 10 s of an outage with a new one every 10 ms.
+    let passes = (world.asked() - before) / AT_ONCE;
+    assert!((20..=220).contains(&passes), "{passes}");
+    world.is_up(true);
+    drop(world.add(5000..5001).await);
+    assert_eq!(world.store.taken().len(), 1002);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_settlement_that_is_never_taken_holds_nothing_up() {
-    let world = World::new(1000, Fake { never_takes: Some(1), ..Fake::default() });
+    let (log, _guard) = Log::keep();
+    let world = World::new(1000, Fake { never_takes: 1..2, ..Fake::default() });
     let mut of_one_mail = world.add(0..3);
     sleep(Duration::from_hours(1)).await;
     world.is_up(true);
     sleep(LONGEST_PAUSE * 2).await;
     assert_eq!(world.store.taken(), [0, 2]);
     assert!(of_one_mail.try_recv().is_err_and(|why| why == oneshot::error::TryRecvError::Empty));
-    drop(world.add(3..4).await);
-    assert_eq!(world.store.taken(), [0, 2, 3]);
+    // What others settle shows that the store works.
+    world.backlog.was_taken();
+    sleep(LONGEST_PAUSE * 2).await;
+    assert_eq!((log.count("settles others"), log.count("apart=1")), (1, 2), "{:#?}", log.lines());
+    assert_eq!(log.count("no claim waits for the store any longer"), 1);
+    let before = world.asked();
+    sleep(Duration::from_hours(10)).await;
+    let tries = world.asked() - before;
+    assert!((595..=605).contains(&tries), "once a minute: {tries}");
+    assert_eq!(log.lines().len(), 3, "{:#?}", log.lines());
+    // The next outage is told, and nobody waits for that one's minute.
+    world.is_up(false);
+    let done = world.add(3..5);
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(log.count("WARN"), 2, "{:#?}", log.lines());
+    world.is_up(true);
+    let back = Instant::now();
+    drop(done.await);
+    assert!(back.elapsed() <= LONGEST_PAUSE + FIRST_PAUSE, "{:?}", back.elapsed());
+    assert_eq!(world.store.taken(), [0, 2, 3, 4]);
+    assert_eq!((log.count("settles others"), log.count("any longer")), (1, 2), "{:#?}", log.lines());
+    // Nor does the end of the program.
+    world.draining.send_replace(true);
+    let told = Instant::now();
+    drop(of_one_mail.await);
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    assert_eq!(log.count("left=1"), 1, "{:#?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_are_never_taken_do_not_hide_one_that_is() {
+    let world = World::new(10_000, Fake { never_takes: 0..1000, ..Fake::default() });
+    world.is_up(true);
+    let mut refused = world.add(0..1000);
+    let done = world.add(1000..1001);
+    let begun = Instant::now();
+    drop(done.await);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(refused.try_recv().is_err_and(|why| why == oneshot::error::TryRecvError::Empty));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_alone_makes_no_settlement_stand_apart() {
+    let (log, _guard) = Log::keep();
+    let world = World::new(1000, Fake::default());
+    world.backlog.was_taken();
+    let done = world.add(0..100);
+    sleep(Duration::from_hours(1)).await;
+    world.is_up(true);
+    let back = Instant::now();
+    drop(done.await);
+    assert!(back.elapsed() <= LONGEST_PAUSE + FIRST_PAUSE, "{:?}", back.elapsed());
+    assert_eq!((log.count("settles others"), log.lines().len()), (0, 2), "{:#?}", log.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_ends_without_a_word_is_tried_again() {
+    let world = World::new(1000, Fake { breaks_at: Mutex::new(Some(1)), ..Fake::default() });
+    world.is_up(true);
+    drop(world.add(0..3).await);
+    assert_eq!(world.store.taken(), [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_found_no_room_is_settled_all_the_same() {
+    let world = World::new(2, Fake::default());
+    let done = world.add(0..2);
+    assert!(world.backlog.reserve(1).is_none());
+    let beyond = world.add_at(None, 2..3);
+    sleep(Duration::from_mins(5)).await;
+    world.is_up(true);
+    drop((done.await, beyond.await));
+    assert_eq!(world.store.taken(), [0, 1, 2]);
+    let all = world.backlog.reserve(2);
+    assert!(all.is_some() && world.backlog.reserve(1).is_none(), "what was beyond the room gives none back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::address::RedisAddress;
 use super::complaint::Complaints;
@@ -201,6 +201,8 @@ pub(super) struct Link {
     pub(super) trouble: Notify,
     /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
     pub(super) is_doubtful: AtomicBool,
+    /// How many connections there were.
+    back: watch::Sender<u64>,
 }
 
 struct State {
@@ -244,6 +246,7 @@ impl Link {
             is_cluster,
             trouble: Notify::new(),
             is_doubtful: AtomicBool::new(false),
+            back: watch::Sender::new(0),
         }
     }
 
@@ -266,6 +269,13 @@ impl Link {
         state.generation += 1;
         state.unanswered = 0;
         state.pipes = Some(pipes);
+        drop(state);
+        self.back.send_modify(|times| *times += 1);
+    }
+
+    /// Changes with each new connection.
+    pub(super) fn back(&self) -> watch::Receiver<u64> {
+        self.back.subscribe()
     }
 
     /// There is no connection, or none that may be used.

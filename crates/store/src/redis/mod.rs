@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use redis::RedisError;
 use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, KeyId, Owner, Rate, RowKey, UnixTime};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use keys::Names;
@@ -164,6 +165,10 @@ impl Redis {
             // If this fails, the lease runs out by itself.
             drop(self.core.ask(redis::cmd("DEL").arg(self.core.names.lease(owner))).await);
         }
+    }
+
+    pub(crate) fn back(&self) -> watch::Receiver<u64> {
+        self.core.link.back()
     }
 
     pub(crate) fn owner(&self) -> Owner {

@@ -25,7 +25,7 @@ const CALL_TIMEOUT: Time = 2 * SECOND;
 const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
 /// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`.
 const FIRST_PAUSE: Time = 100;
-const LONGEST_PAUSE: Time = 10 * SECOND;
+const LONGEST_PAUSE: Time = SECOND;
 /// A settlement that took longer is counted.
 const LONG: Time = 600 * SECOND;
 
