@@ -5,7 +5,7 @@ use redis::{RedisError, cmd};
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
-use super::{RedisOptions, refused};
+use super::{RedisOptions, lease, refused, tidy};
 use crate::OpenError;
 
 /// What adopting did.
@@ -19,6 +19,8 @@ pub enum Adopted {
         parts: usize,
         /// All parts.
         of: u16,
+        /// Aliases that were gone although their parts' lists had them.
+        aliases: u64,
     },
     /// All parts were there: nothing was done.
     Nothing,
@@ -53,6 +55,8 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         return Err(unfit);
     }
     if described.evicted > 0 {
+        // No node may have seen it yet, and the count is about to be forgotten.
+        greet::distrust(pipe, &names).await?;
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");
         reset.arg("RESETSTAT");
@@ -68,12 +72,22 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     }
     let seen = greet::markers(pipe, &names).await?;
     let parts = seen.missing.len();
+    // Before the markers: until then nothing is believed.
+    let aliases = match seen.only() {
+        Ok(_) | Err(Unfit::Empty) => tidy::indexes(pipe, &names).await?,
+        Err(unfit) => return Err(unfit),
+    };
     let (marker, adopted) = match seen.only() {
-        Ok(_) if parts == 0 => return Ok(Adopted::Nothing),
-        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS }),
+        Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),
+        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS, aliases }),
         Err(Unfit::Empty) => (greet::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
         Err(unfit) => return Err(unfit),
     };
+    if parts > 0 && adopted != Adopted::Begun {
+        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
+        // the marker on they are dead to all others.
+        tokio::time::sleep(lease::LENGTH).await;
+    }
     greet::mark(pipe, &names, &marker, &seen.missing).await?;
     Ok(adopted)
 }

@@ -125,7 +125,8 @@ impl Core {
     ) -> Result<Vec<RowKey>, StoreError> {
         let from = match after {
             Some(after) if bucket_of(after) == bucket => [b"(", &after.0[..]].concat(),
-            _ => b"-".to_vec(),
+            // Behind the empty name, which is no row.
+            _ => b"(".to_vec(),
         };
         let limit = limit.to_string();
         let args = [from.as_slice(), limit.as_bytes()];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tempalias_alias::Answer;
+use tempalias_alias::{Answer, Owner, RowKey};
 use tempalias_store::{RedisOptions, Store};
 
 use crate::fixture::{claim, key, make, open, options, request, serving, try_claim, until, used};
@@ -51,6 +51,18 @@ async fn a_master_of_a_cluster_fails_and_the_rest_goes_on() {
     until("all is well", || async { store.check().await.is_ready() }).await;
 }
 
+/// Whether the lease of `owner` stands on this server.
+fn has_lease(node: &Server, owner: Owner) -> bool {
+    let lease = format!("test:{{b???}}:lease:{:x}:{:x}", owner.node, owner.boot);
+    !node.cli(&["--scan", "--pattern", &lease]).is_empty()
+}
+
+/// Whether the alias that was made under this number stands on this server.
+fn has_row(node: &Server, number: u8, row: RowKey) -> bool {
+    let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4 + u16::from(number) / 64);
+    node.cli(&["EXISTS", &name]) == "1"
+}
+
 /// A master that hangs costs the aliases that it has, and no others: not even if it has the node's lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_hangs_takes_nothing_else_with_it() {
@@ -60,13 +72,11 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
     }
     let store = open(&cluster.address()).await;
     let owner = store.owner();
-    let lease = format!("test:{{lease:{:x}:{:x}}}", owner.node, owner.boot);
-    let hangs = cluster.nodes.iter().find(|node| node.cli(&["EXISTS", &lease]) == "1").unwrap();
+    let hangs = cluster.nodes.iter().find(|node| has_lease(node, owner)).unwrap();
     let mut elsewhere = Vec::new();
     for number in 0..=255 {
         let row = make(&store, number, 1_000).await;
-        let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4 + u16::from(number) / 64);
-        if hangs.cli(&["EXISTS", &name]) != "1" {
+        if !has_row(hangs, number, row) {
             elsewhere.push(row);
         }
     }
