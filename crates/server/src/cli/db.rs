@@ -51,7 +51,9 @@ fn adopt(config: &Config, printer: Printer) -> Result<(), Failure> {
     let (text, word) = match adopted {
         Adopted::Begun => ("there was no store; an empty one begins".to_owned(), "begun"),
         Adopted::Mended { parts, of, aliases } => (
-            format!("{parts} of {of} parts were gone, and {aliases} more aliases; what is left is served again"),
+            format!(
+                "{parts} of {of} parts were gone, and {aliases} more aliases; what is left is served again"
+            ),
             "mended",
         ),
         Adopted::Nothing => ("all parts of the store are there; nothing was done".to_owned(), "nothing"),

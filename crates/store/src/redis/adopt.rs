@@ -1,11 +1,14 @@
 //! Making a server ready for a store: the first time, or after it has lost what it held.
 
+use std::collections::BTreeSet;
+
 use redis::{RedisError, cmd};
 
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
-use super::{RedisOptions, lease, refused, tidy};
+use super::tidy::{self, Tidied};
+use super::{RedisOptions, lease, refused};
 use crate::OpenError;
 
 /// What adopting did.
@@ -71,24 +74,26 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         return Err(Unfit::MissingKey(missing));
     }
     let seen = greet::markers(pipe, &names).await?;
-    let parts = seen.missing.len();
     // Before the markers: until then nothing is believed.
-    let aliases = match seen.only() {
+    let Tidied { gone: aliases, lost } = match seen.only() {
         Ok(_) | Err(Unfit::Empty) => tidy::indexes(pipe, &names).await?,
         Err(unfit) => return Err(unfit),
     };
+    let damaged: BTreeSet<u16> = seen.missing.iter().chain(&lost).copied().collect();
+    let damaged: Vec<u16> = damaged.into_iter().collect();
+    let parts = damaged.len();
     let (marker, adopted) = match seen.only() {
         Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),
         Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS, aliases }),
         Err(Unfit::Empty) => (greet::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
         Err(unfit) => return Err(unfit),
     };
-    if parts > 0 && adopted != Adopted::Begun {
+    if !seen.missing.is_empty() && adopted != Adopted::Begun {
         // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
         // the marker on they are dead to all others.
         tokio::time::sleep(lease::LENGTH).await;
     }
-    greet::mark(pipe, &names, &marker, &seen.missing).await?;
+    greet::mark(pipe, &names, &marker, &damaged).await?;
     Ok(adopted)
 }
 

@@ -104,8 +104,7 @@ impl Core {
     /// Whether the lease of `owner` has run out. It never holds again, so this stays true. An error where it is not
     /// known: the bucket that it stood in has lost its marker.
     pub(super) async fn is_dead(&self, owner: Owner) -> Result<bool, StoreError> {
-        let answered =
-            self.run_in(bucket_of_lease(owner), &ALIVE, &[self.names.lease(owner)], &[]).await?;
+        let answered = self.run_in(bucket_of_lease(owner), &ALIVE, &[self.names.lease(owner)], &[]).await?;
         Ok(answered.value == Value::Int(0))
     }
 

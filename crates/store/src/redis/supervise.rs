@@ -210,8 +210,7 @@ impl Core {
         let length = lease::LENGTH.as_millis().to_string();
         let first: &[u8] = if is_first { b"first" } else { b"again" };
         let args = [length.as_bytes(), self.options.node.as_bytes(), first];
-        let answered =
-            self.run_in(bucket_of_lease(owner), &RENEW, &[self.names.lease(owner)], &args).await?;
+        let answered = self.run_in(bucket_of_lease(owner), &RENEW, &[self.names.lease(owner)], &args).await?;
         let mut fields = Fields::of(answered.value)?;
         Ok((fields.time()?, fields.number::<u8>()? == 1))
     }

@@ -18,16 +18,28 @@ const STEP: usize = 100;
 /// Calls on their way at once.
 const AT_ONCE: usize = 64;
 
-/// Forgets rows that are gone, and lists again those that stand in no index where one was lost. How many were gone.
-pub(super) async fn indexes(pipe: &Pipe, names: &Names) -> Result<u64, RedisError> {
-    let buckets: Vec<(u64, bool)> = stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
-    if buckets.iter().any(|(_, is_whole)| !is_whole) {
+/// What was found.
+pub(super) struct Tidied {
+    /// Rows that were gone although an index had them.
+    pub(super) gone: u64,
+    /// Buckets whose index was gone.
+    pub(super) lost: Vec<u16>,
+}
+
+/// Forgets rows that are gone, and lists again those that stand in no index where one was lost.
+pub(super) async fn indexes(pipe: &Pipe, names: &Names) -> Result<Tidied, RedisError> {
+    let buckets: Vec<(u64, bool)> =
+        stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+    let gone = buckets.iter().map(|(gone, _)| gone).sum();
+    let lost: Vec<u16> =
+        (0..BUCKETS).zip(buckets).filter(|(_, (_, is_whole))| !is_whole).map(|(bucket, _)| bucket).collect();
+    if !lost.is_empty() {
         list_again(&mut pipe.clone(), names).await?;
     }
-    Ok(buckets.iter().map(|(gone, _)| gone).sum())
+    Ok(Tidied { gone, lost })
 }
 
 /// How many rows of one index were gone, and whether it is the one that was begun with its bucket.
