@@ -26,7 +26,7 @@ impl Core {
     }
 
     pub(super) async fn find_one(&self, key: RowKey) -> Result<Option<Found>, StoreError> {
-        found(key, self.run_on(key, &FIND, &[]).await?).map(|(_, found)| found)
+        found(key, self.run_on(key, &FIND, &[&key.0]).await?).map(|(_, found)| found)
     }
 
     pub(super) async fn change(&self, key: RowKey, change: &Change) -> Result<Option<Found>, StoreError> {
