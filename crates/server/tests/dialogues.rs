@@ -238,7 +238,7 @@ impl Subject for Program {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         // Its lease would last for a while yet: nobody waits for that here.
-        let leases = "for _, key in ipairs(redis.call('KEYS', '*{lease:*')) do redis.call('DEL', key) end";
+        let leases = "for _, key in ipairs(redis.call('KEYS', '*:lease:*')) do redis.call('DEL', key) end";
         self.redis.cli(&["EVAL", leases, "0"]);
         (self.child, self.smtp, self.health) = spawn(&self.folder);
     }

@@ -50,9 +50,12 @@ fn adopt(config: &Config, printer: Printer) -> Result<(), Failure> {
         runtime()?.block_on(tempalias_store::adopt(&options)).map_err(|error: OpenError| failed(error))?;
     let (text, word) = match adopted {
         Adopted::Begun => ("there was no store; an empty one begins".to_owned(), "begun"),
-        Adopted::Mended { parts, of } => {
-            (format!("{parts} of {of} parts were gone; what is left is served again"), "mended")
-        }
+        Adopted::Mended { parts, of, aliases } => (
+            format!(
+                "{parts} of {of} parts were gone, and {aliases} more aliases; what is left is served again"
+            ),
+            "mended",
+        ),
         Adopted::Nothing => ("all parts of the store are there; nothing was done".to_owned(), "nothing"),
     };
     printer.either(&format!("{address}: {text}\n"), &json!({ "store": address.to_string(), "adopted": word }))

@@ -1,11 +1,14 @@
 //! Making a server ready for a store: the first time, or after it has lost what it held.
 
+use std::collections::BTreeSet;
+
 use redis::{RedisError, cmd};
 
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
-use super::{RedisOptions, refused};
+use super::tidy::{self, Tidied};
+use super::{RedisOptions, lease, refused};
 use crate::OpenError;
 
 /// What adopting did.
@@ -19,6 +22,8 @@ pub enum Adopted {
         parts: usize,
         /// All parts.
         of: u16,
+        /// Aliases that were gone although their parts' lists had them.
+        aliases: u64,
     },
     /// All parts were there: nothing was done.
     Nothing,
@@ -53,12 +58,12 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         return Err(unfit);
     }
     if described.evicted > 0 {
+        // No node may have seen it yet, and the count is about to be forgotten; and a marker that a node may be about to
+        // take away must not stay.
+        greet::distrust(pipe, &names, options.address.is_cluster()).await?;
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");
         reset.arg("RESETSTAT");
-        let is_cluster = options.address.is_cluster();
-        // A marker that a node may be about to take away must not stay.
-        greet::distrust(pipe, &names, is_cluster).await?;
         pipe.ask_masters(reset).await.map_err(|error| not_reset(error, described.evicted))?;
     }
     greet::refuse_half_a_copy(pipe, &names).await?;
@@ -70,14 +75,26 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         return Err(Unfit::MissingKey(missing));
     }
     let seen = greet::markers(pipe, &names).await?;
-    let parts = seen.missing.len();
+    // Before the markers: until then nothing is believed.
+    let Tidied { gone: aliases, lost } = match seen.only() {
+        Ok(_) | Err(Unfit::Empty) => tidy::indexes(pipe, &names).await?,
+        Err(unfit) => return Err(unfit),
+    };
+    let damaged: BTreeSet<u16> = seen.missing.iter().chain(&lost).copied().collect();
+    let damaged: Vec<u16> = damaged.into_iter().collect();
+    let parts = damaged.len();
     let (marker, adopted) = match seen.only() {
-        Ok(_) if parts == 0 => return Ok(Adopted::Nothing),
-        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS }),
+        Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),
+        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS, aliases }),
         Err(Unfit::Empty) => (greet::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
         Err(unfit) => return Err(unfit),
     };
-    greet::mark(pipe, &names, &marker, &seen.missing).await?;
+    if !seen.missing.is_empty() && adopted != Adopted::Begun {
+        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
+        // the marker on they are dead to all others.
+        tokio::time::sleep(lease::LENGTH).await;
+    }
+    greet::mark(pipe, &names, &marker, &damaged).await?;
     Ok(adopted)
 }
 

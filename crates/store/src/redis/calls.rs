@@ -66,15 +66,16 @@ impl Core {
         self.try_in(bucket, script, keys, args).await.map_err(|fault| fault.error)
     }
 
-    /// The same about one alias: its row and its claims are the keys.
+    /// The same about one alias: its row, its claims and the index are the keys.
     pub(super) async fn run_on(
         &self,
         row: RowKey,
         script: &Script,
         args: &[&[u8]],
     ) -> Result<Value, StoreError> {
-        let keys = [self.names.row(row), self.names.claims(row)];
-        self.run_in(bucket_of(row), script, &keys, args).await.map(|answered| answered.value)
+        let bucket = bucket_of(row);
+        let keys = [self.names.row(row), self.names.claims(row), self.names.index(bucket)];
+        self.run_in(bucket, script, &keys, args).await.map(|answered| answered.value)
     }
 
     /// The same about one attempt, asked again while there is no answer, for what changes nothing the second time. The
@@ -88,6 +89,7 @@ impl Core {
     ) -> Result<Answered, StoreError> {
         let mut keys = vec![self.names.row(row), self.names.claims(row)];
         keys.extend(attempt.map(|attempt| self.names.judged(row, attempt)));
+        keys.push(self.names.index(bucket_of(row)));
         loop {
             match self.try_in(bucket_of(row), script, &keys, args).await {
                 Err(fault) if fault.passes && self.link.is_back_soon() => {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use redis::{Value, cmd};
+use redis::Value;
 use tempalias_alias::{Answer, ClaimRequest, Fingerprint, MAX_DOUBTS, Owner, RETENTION, RowKey, UnixTime};
 
 use super::Core;
-use super::keys::OwnerText;
+use super::keys::{OwnerText, bucket_of_lease};
 use super::reply::{Fields, claimed, outcome_word};
-use super::script::{ACKNOWLEDGE, CLAIM, SETTLE};
+use super::script::{ACKNOWLEDGE, ALIVE, CLAIM, SETTLE};
 use crate::{CALL_TIMEOUT, Claimed, Settlement, StoreError};
 
 /// How late a call may be carried out, by the store's clock: longer than anybody waits for it, and no longer than a
@@ -101,10 +101,11 @@ impl Core {
         Ok((claimed, whose, answered.is_durable))
     }
 
-    /// Whether the lease of `owner` has run out. It never holds again, so this stays true.
+    /// Whether the lease of `owner` has run out. It never holds again, so this stays true. An error where it is not
+    /// known: the bucket that it stood in has lost its marker.
     pub(super) async fn is_dead(&self, owner: Owner) -> Result<bool, StoreError> {
-        let answer = self.ask(cmd("EXISTS").arg(self.names.lease(owner))).await?;
-        Ok(answer == Value::Int(0))
+        let answered = self.run_in(bucket_of_lease(owner), &ALIVE, &[self.names.lease(owner)], &[]).await?;
+        Ok(answered.value == Value::Int(0))
     }
 
     pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), StoreError> {

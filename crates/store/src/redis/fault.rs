@@ -44,7 +44,7 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
     match error.code() {
         Some("NOTOURS") => (
             failed(
-                "this server no longer holds the aliases that it held (it came back empty, or was replaced): \
+                "this server no longer holds the aliases that it held (it came back empty, was replaced, or threw some away): \
                  restore it, or accept the loss with `tempalias db adopt`",
             ),
             Suspicion::None,

@@ -11,13 +11,13 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use super::fault::why_not;
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
-use super::script::{JOIN, UNMARK};
+use super::script::{JOIN, MARK, UNMARK};
 use crate::copy::{Mark, Origin};
 
 /// Scripts declare what they do in their first line, which older ones do not know.
 const OLDEST: u32 = 7;
 /// Format of what is stored, in every marker.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// Why a server that answers is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +199,7 @@ pub(super) async fn markers(pipe: &Pipe, names: &Names) -> Result<Markers, Redis
     Ok(markers)
 }
 
-/// Writes the marker of these buckets, where there is none.
+/// Writes the marker of these buckets, where there is none, and begins their indexes.
 pub(super) async fn mark(
     pipe: &Pipe,
     names: &Names,
@@ -207,8 +207,8 @@ pub(super) async fn mark(
     buckets: &[u16],
 ) -> Result<(), RedisError> {
     let asked = buckets.iter().map(|&bucket| {
-        let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
-        async move { pipe.ask(cmd("SET").arg(name).arg(marker).arg("NX")).await }
+        let (mut pipe, keys) = (pipe.clone(), [names.marker(bucket), names.index(bucket)]);
+        async move { pipe.run(&MARK, &keys, &[marker.as_bytes()]).await }
     });
     join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
@@ -371,10 +371,10 @@ mod tests {
         };
         assert_eq!(all(&[], vec![0]).only(), Err(Unfit::Empty));
         assert_eq!(all(&[(&marker, 1)], vec![0]).only(), Ok(&*marker));
-        assert!(matches!(all(&[(&marker, 1), ("1 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
-        assert!(matches!(all(&[("2 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
+        assert!(matches!(all(&[(&marker, 1), ("2 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
+        assert!(matches!(all(&[("3 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
         assert_eq!(all(&[(&marker, BUCKETS)], vec![]).fault(&marker), None);
         assert!(all(&[(&marker, 1000)], vec![1, 2]).fault(&marker).unwrap().starts_with("2 of 1024"));
-        assert!(all(&[("1 ff 9", 1024)], vec![]).fault(&marker).unwrap().starts_with("1024 of 1024"));
+        assert!(all(&[("2 ff 9", 1024)], vec![]).fault(&marker).unwrap().starts_with("1024 of 1024"));
     }
 }

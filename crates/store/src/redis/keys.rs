@@ -56,9 +56,20 @@ impl Names {
         format!("{}:{{once:{}}}", self.namespace, Hex(&name.0))
     }
 
-    /// While it is there, its node counts as alive.
+    /// While it is there, its node counts as alive. It stands in a bucket: where there is no marker nobody can tell
+    /// whether a lease has run out or was lost.
     pub(super) fn lease(&self, owner: Owner) -> String {
-        format!("{}:{{lease:{}}}", self.namespace, OwnerText(owner))
+        self.in_bucket(bucket_of_lease(owner), &format!("lease:{}", OwnerText(owner)))
+    }
+
+    /// Every lease, for SCAN. (A namespace has no character that SCAN takes for a wildcard.)
+    pub(super) fn leases(&self) -> String {
+        format!("{}:{{b???}}:lease:*", self.namespace)
+    }
+
+    /// Every row, for SCAN.
+    pub(super) fn rows(&self) -> String {
+        format!("{}:{{b???}}:row:*", self.namespace)
     }
 
     /// Which server keys are needed, and until when.
@@ -66,7 +77,7 @@ impl Names {
         format!("{}:{{server-keys}}", self.namespace)
     }
 
-    /// Every key of a kind, for SCAN. (A namespace has no character that SCAN takes for a wildcard.)
+    /// Every key of a kind that is in no bucket, for SCAN.
     pub(super) fn pattern(&self, kind: &str) -> String {
         format!("{}:{{{kind}:*}}", self.namespace)
     }
@@ -92,6 +103,13 @@ pub(super) fn bucket_of(row: RowKey) -> u16 {
     u16::from_be_bytes([first, second]) >> 6
 }
 
+/// The bucket of a lease: another name of the same node is most likely in another, on another master of a Cluster.
+pub(super) fn bucket_of_lease(owner: Owner) -> u16 {
+    // Fibonacci hashing: the top ten bits depend on all others.
+    let mixed = owner.node.wrapping_add(owner.boot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    u16::try_from(mixed >> 54).unwrap_or_default()
+}
+
 /// Bytes in hexadecimal.
 pub(super) struct Hex<'a>(pub(super) &'a [u8]);
 
@@ -113,6 +131,16 @@ impl std::fmt::Display for OwnerText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leases_are_spread_over_all_buckets() {
+        let bucket = |boot| bucket_of_lease(Owner { node: 7, boot });
+        let seen: std::collections::BTreeSet<u16> = (0..20_000).map(bucket).collect();
+        assert_eq!(seen.len(), usize::from(BUCKETS));
+        assert!(seen.iter().all(|&bucket| bucket < BUCKETS));
+        let lease = Names::new("tempalias").lease(Owner { node: 7, boot: 10 });
+        assert_eq!(lease, format!("tempalias:{{b{:03x}}}:lease:7:a", bucket(10)));
+    }
 
     #[test]
     fn buckets_are_ranges_of_rows_and_spread_over_a_cluster() {

@@ -24,6 +24,7 @@ mod rows;
 mod scan;
 mod script;
 mod supervise;
+mod tidy;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

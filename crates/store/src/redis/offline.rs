@@ -123,7 +123,7 @@ impl RedisOffline {
     pub(crate) async fn served_by(&self) -> Result<Option<String>, StoreError> {
         self.insist(async |mut pipe| {
             let mut leases = Vec::new();
-            scan::all(&mut pipe, &self.names.pattern("lease"), |key| leases.push(key)).await?;
+            scan::all(&mut pipe, &self.names.leases(), |key| leases.push(key)).await?;
             for lease in leases {
                 let node = pipe.ask(cmd("GET").arg(lease)).await?;
                 if node != Value::Nil {
@@ -139,7 +139,7 @@ impl RedisOffline {
         self.insist(async |pipe| {
             let counts = try_join_all((0..BUCKETS).map(|bucket| {
                 let (mut pipe, index) = (pipe.clone(), self.names.index(bucket));
-                async move { pipe.ask(cmd("ZCARD").arg(index)).await }
+                async move { pipe.ask(cmd("ZLEXCOUNT").arg(index).arg("(").arg("+")).await }
             }));
             let counts = counts.await?;
             Ok(counts.iter().filter_map(|count| greet::text(count).parse::<u64>().ok()).sum())
@@ -152,8 +152,9 @@ impl RedisOffline {
         let answers = self
             .insist(async |pipe| {
                 gently(keys.iter().map(|&key| {
-                    let both = vec![self.names.row(key), self.names.claims(key)];
-                    self.run_in(pipe.clone(), &WHOLE, bucket_of(key), both, &[])
+                    let bucket = bucket_of(key);
+                    let keys = vec![self.names.row(key), self.names.claims(key), self.names.index(bucket)];
+                    self.run_in(pipe.clone(), &WHOLE, bucket, keys, &[])
                 }))
                 .await
             })
@@ -212,7 +213,8 @@ impl RedisOffline {
     ) -> Result<Value, RedisError> {
         let from = match after {
             Some(after) if bucket_of(after) == bucket => [b"(", &after.0[..]].concat(),
-            _ => b"-".to_vec(),
+            // Behind the empty name, which is no row.
+            _ => b"(".to_vec(),
         };
         let limit = limit.to_string();
         self.run_in(pipe, &PAGE, bucket, vec![self.names.index(bucket)], &[&from, limit.as_bytes()]).await

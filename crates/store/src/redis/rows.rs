@@ -26,7 +26,7 @@ impl Core {
     }
 
     pub(super) async fn find_one(&self, key: RowKey) -> Result<Option<Found>, StoreError> {
-        found(key, self.run_on(key, &FIND, &[]).await?).map(|(_, found)| found)
+        found(key, self.run_on(key, &FIND, &[&key.0]).await?).map(|(_, found)| found)
     }
 
     pub(super) async fn change(&self, key: RowKey, change: &Change) -> Result<Option<Found>, StoreError> {
@@ -125,7 +125,8 @@ impl Core {
     ) -> Result<Vec<RowKey>, StoreError> {
         let from = match after {
             Some(after) if bucket_of(after) == bucket => [b"(", &after.0[..]].concat(),
-            _ => b"-".to_vec(),
+            // Behind the empty name, which is no row.
+            _ => b"(".to_vec(),
         };
         let limit = limit.to_string();
         let args = [from.as_slice(), limit.as_bytes()];

@@ -94,7 +94,10 @@ scripts! {
     TAKE = IfThereIsRoom [include_str!("lua/take.lua")];
     RESERVE = IfThereIsRoom [include_str!("lua/reserve.lua")];
     CONFIRM = Always [include_str!("lua/confirm.lua")];
-    RENEW = Always [include_str!("lua/renew.lua")];
+    RENEW = Always [PRELUDE, include_str!("lua/renew.lua")];
+    ALIVE = Never [PRELUDE, include_str!("lua/alive.lua")];
+    MARK = IfThereIsRoom [include_str!("lua/mark.lua")];
+    TIDY = Always [include_str!("lua/tidy.lua")];
     WHOLE = Never [PRELUDE, include_str!("lua/whole.lua")];
     BRING = IfThereIsRoom [PRELUDE, include_str!("lua/bring.lua")];
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::greet::Unfit;
+use super::keys::bucket_of_lease;
 use super::lease;
 use super::reply::Fields;
 use super::script::RENEW;
@@ -209,8 +210,8 @@ impl Core {
         let length = lease::LENGTH.as_millis().to_string();
         let first: &[u8] = if is_first { b"first" } else { b"again" };
         let args = [length.as_bytes(), self.options.node.as_bytes(), first];
-        let answer = self.run(&RENEW, &[self.names.lease(owner)], &args).await?;
-        let mut fields = Fields::of(answer)?;
+        let answered = self.run_in(bucket_of_lease(owner), &RENEW, &[self.names.lease(owner)], &args).await?;
+        let mut fields = Fields::of(answered.value)?;
         Ok((fields.time()?, fields.number::<u8>()? == 1))
     }
 }

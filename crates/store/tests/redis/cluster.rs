@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tempalias_alias::Answer;
-use tempalias_store::{RedisOptions, Store};
+use tempalias_alias::{Answer, Owner, RowKey};
+use tempalias_store::{Adopted, Change, RedisOptions, Store};
 
 use crate::fixture::{claim, key, make, open, options, request, serving, try_claim, until, used};
 use crate::redis_cluster::Cluster;
@@ -51,6 +51,18 @@ async fn a_master_of_a_cluster_fails_and_the_rest_goes_on() {
     until("all is well", || async { store.check().await.is_ready() }).await;
 }
 
+/// Whether the lease of `owner` stands on this server.
+fn has_lease(node: &Server, owner: Owner) -> bool {
+    let lease = format!("test:{{b???}}:lease:{:x}:{:x}", owner.node, owner.boot);
+    !node.cli(&["--scan", "--pattern", &lease]).is_empty()
+}
+
+/// Whether the alias that was made under this number stands on this server.
+fn has_row(node: &Server, number: u8, row: RowKey) -> bool {
+    let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4 + u16::from(number) / 64);
+    node.cli(&["EXISTS", &name]) == "1"
+}
+
 /// A master that hangs costs the aliases that it has, and no others: not even if it has the node's lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_hangs_takes_nothing_else_with_it() {
@@ -60,13 +72,11 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
     }
     let store = open(&cluster.address()).await;
     let owner = store.owner();
-    let lease = format!("test:{{lease:{:x}:{:x}}}", owner.node, owner.boot);
-    let hangs = cluster.nodes.iter().find(|node| node.cli(&["EXISTS", &lease]) == "1").unwrap();
+    let hangs = cluster.nodes.iter().find(|node| has_lease(node, owner)).unwrap();
     let mut elsewhere = Vec::new();
     for number in 0..=255 {
         let row = make(&store, number, 1_000).await;
-        let name = format!("test:{{b{:03x}}}:row:{row}", u16::from(number) * 4 + u16::from(number) / 64);
-        if hangs.cli(&["EXISTS", &name]) != "1" {
+        if !has_row(hangs, number, row) {
             elsewhere.push(row);
         }
     }
@@ -96,6 +106,45 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
     for store in [&store, &late] {
         until("all is well", || async { store.check().await.is_ready() }).await;
     }
+}
+
+/// The master that has a node's lease, and not what the node claimed, comes back empty. The node lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_lease_is_forgotten_is_not_taken_for_dead() {
+    let cluster = Cluster::start(3, 0);
+    let one = open(&cluster.address()).await;
+    let two = serving(RedisOptions { node: "two".into(), ..options(&cluster.address(), false) }).await;
+    let owner = one.owner();
+    let forgetful = cluster.nodes.iter().find(|node| has_lease(node, owner)).unwrap();
+    let mut elsewhere = None;
+    for number in 0..=255 {
+        let row = make(&one, number, 5).await;
+        if !has_row(forgetful, number, row) {
+            elsewhere = Some(row);
+            break;
+        }
+    }
+    let row = elsewhere.unwrap();
+    assert_eq!(claim(&one, row, 1, 1).await, Answer::Granted);
+    forgetful.cli(&["FLUSHALL"]);
+    let (begun, mut attempt) = (Instant::now(), 1);
+    // Longer than a lease lasts: nobody knows whether its node would have renewed it.
+    while begun.elapsed() < Duration::from_secs(17) {
+        attempt += 1;
+        let told = try_claim(&two, row, 1, attempt).await;
+        let why = told.expect_err("it is not known whether the other node lives").to_string();
+        assert!(why.contains("db adopt") || begun.elapsed() < Duration::from_secs(1), "{why}");
+        assert!(two.change(row, Change::FreeHeld).await.is_err(), "nor is anything of it freed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(used(&two, row).await, 1);
+    until("it claims under another name", || async { one.owner() != owner && one.may_send(one.owner()) })
+        .await;
+    assert!(!one.may_send(owner), "under the old one nothing is sent any more");
+    assert_eq!(claim(&one, row, 2, 2).await, Answer::Granted);
+    let adopted = tempalias_store::adopt(&options(&cluster.address(), false)).await.unwrap();
+    assert!(matches!(adopted, Adopted::Mended { parts: 1..1024, .. }), "{adopted:?}");
+    until("it is taken over", || async { try_claim(&two, row, 1, 1_000).await == Ok(Answer::Again) }).await;
 }
 
 /// The client makes connections of a Cluster anew without a word, and asks any server when it has none to the right one.

@@ -5,6 +5,7 @@ mod changed;
 mod clock;
 mod cluster;
 mod cut;
+mod evicted;
 mod expiry;
 #[path = "../servers/faults.rs"]
 mod faults;

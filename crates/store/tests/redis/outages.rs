@@ -100,7 +100,7 @@ async fn another_store_in_its_place_is_not_believed() {
     let earlier = options(&other.address(), true);
     drop(Store::connect(earlier).await.unwrap());
     for part in 0..1024 {
-        other.cli(&["SET", &format!("test:{{b{part:03x}}}:marker"), "1 00ff 1000"]);
+        other.cli(&["SET", &format!("test:{{b{part:03x}}}:marker"), "2 00ff 1000"]);
     }
     other.cli(&["BGREWRITEAOF"]);
     crate::servers::wait_for("it is written", || {

@@ -175,7 +175,7 @@ async fn those_who_begin_at_once_begin_one_store() {
 async fn a_beginning_that_was_cut_short_is_finished() {
     for marked in [0, 1, 500] {
         let server = Server::on_port(free_port(), &[]);
-        let marker = "1 00000000000000ff 1000";
+        let marker = "2 00000000000000ff 1000";
         server.cli(&["SET", "test:{beginning}", marker]);
         for part in 0..marked {
             server.cli(&["SET", &format!("test:{{b{part:03x}}}:marker"), marker]);

@@ -9,7 +9,6 @@ if not ARGV[4] then
 end
 redis.call('HSET', KEYS[2], 's', ARGV[4], 'u', ARGV[5], 'k', ARGV[6], 'm', ARGV[7], 'f', ARGV[8], 't', ARGV[9],
   'c', ARGV[10], 'g', ARGV[11], 'z', ARGV[12], 'o', '')
-if ARGV[11] ~= '' then redis.call('PEXPIREAT', KEYS[2], ARGV[11]) end
 redis.call('ZADD', KEYS[4], 0, ARGV[3])
 for i = 14, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
 if ARGV[13] ~= '' then redis.call('PEXPIREAT', KEYS[3], ARGV[13]) end

@@ -9,7 +9,7 @@ if now > tonumber(ARGV[10]) then return {text(now), 'late', '0'} end
 local round = #ARGV - 11
 local judged = tonumber(redis.call('GET', KEYS[4]) or -1) >= round
 redis.call('SET', KEYS[4], round, 'PX', ARGV[11])
-local row = read_row(KEYS[2])
+local row = read_row(KEYS[2], KEYS[5]) -- the last: its index
 if not row then return {text(now), 'over', '0'} end
 local live = read_claims(KEYS[3])
 local fingerprint, owner, number = ARGV[3], ARGV[6], ARGV[7]

@@ -11,6 +11,8 @@ if maker[1] then
   end
   return 'clash'
 end
+-- What was thrown away is not made anew: its uses would begin again.
+expect_none(KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[2], 's', '0', 'u', '0', 'k', ARGV[4], 'm', ARGV[5], 'f', ARGV[6], 't', ARGV[7],
   'c', text(now), 'g', '', 'z', ARGV[8], 'o', ARGV[9])
 redis.call('ZADD', KEYS[3], 0, ARGV[3])

@@ -28,9 +28,23 @@ local function goes_at(row)
   return ends and ends + RETENTION
 end
 
-local function read_row(key)
+-- A row and its name in the index come and go in one step, and neither ends by itself: a row that is not there although
+-- the index has it was thrown away or lost. The empty name stands in every index (mark.lua): without it the index itself
+-- was. Then it is not known whether there was such a row. The row's bytes may be given where time matters; keys of rows
+-- end in them in hexadecimal.
+local function expect_none(key, index, bytes)
+  bytes = bytes or string.gsub(string.sub(key, -32), '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+  local listed = redis.call('ZMSCORE', index, '', bytes)
+  if not listed[1] or listed[2] then error({err = 'NOTOURS a row or its index is gone'}) end
+end
+
+-- None: there is no such row, which is known for certain where the index is given.
+local function read_row(key, index, bytes)
   local fields = redis.call('HMGET', key, 's', 'u', 'm', 'f', 't', 'c', 'g')
-  if not fields[1] then return nil end
+  if not fields[1] then
+    if index then expect_none(key, index, bytes) end
+    return nil
+  end
   local row = {
     s = fields[1], u = tonumber(fields[2]), m = fields[3], f = fields[4], t = fields[5], c = fields[6], g = fields[7]
   }

@@ -1,5 +1,5 @@
--- A row with all that a copy takes along. KEYS: marker, row, claims.
-local row = read_row(KEYS[2])
+-- A row with all that a copy takes along. KEYS: marker, row, claims, index.
+local row = read_row(KEYS[2], KEYS[4])
 if not row then return {text(now)} end
 local more = redis.call('HMGET', KEYS[2], 'z', 'k')
 return {

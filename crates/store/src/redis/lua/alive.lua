@@ -1,0 +1,2 @@
+-- Whether the lease of a node holds. KEYS: marker, lease.
+return redis.call('EXISTS', KEYS[2])

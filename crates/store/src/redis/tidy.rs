@@ -1,0 +1,104 @@
+//! Indexes made to say what is there, after a loss that an operator accepts: from then on an alias that is gone does not
+//! exist, and one whose index is gone is listed again.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use redis::{RedisError, Value, cmd};
+use tempalias_alias::RowKey;
+
+use super::greet::text;
+use super::keys::{BUCKETS, Names, bucket_of};
+use super::link::Pipe;
+use super::scan;
+use super::script::TIDY;
+
+/// Rows that one script looks at.
+const STEP: usize = 100;
+/// Calls on their way at once.
+const AT_ONCE: usize = 64;
+
+/// What was found.
+pub(super) struct Tidied {
+    /// Rows that were gone although an index had them.
+    pub(super) gone: u64,
+    /// Buckets whose index was gone.
+    pub(super) lost: Vec<u16>,
+}
+
+/// Forgets rows that are gone, and lists again those that stand in no index where one was lost.
+pub(super) async fn indexes(pipe: &Pipe, names: &Names) -> Result<Tidied, RedisError> {
+    let buckets: Vec<(u64, bool)> =
+        stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+    let gone = buckets.iter().map(|(gone, _)| gone).sum();
+    let lost: Vec<u16> =
+        (0..BUCKETS).zip(buckets).filter(|(_, (_, is_whole))| !is_whole).map(|(bucket, _)| bucket).collect();
+    if !lost.is_empty() {
+        list_again(&mut pipe.clone(), names).await?;
+    }
+    Ok(Tidied { gone, lost })
+}
+
+/// How many rows of one index were gone, and whether it is the one that was begun with its bucket.
+async fn of_bucket(mut pipe: Pipe, names: &Names, bucket: u16) -> Result<(u64, bool), RedisError> {
+    let index = names.index(bucket);
+    let is_whole = pipe.ask(cmd("ZSCORE").arg(&index).arg("")).await? != Value::Nil;
+    let (mut gone, mut from) = (0, b"(".to_vec());
+    loop {
+        let mut range = cmd("ZRANGEBYLEX");
+        range.arg(&index).arg(&from).arg("+").arg("LIMIT").arg(0).arg(STEP);
+        let Value::Array(listed) = pipe.ask(&range).await? else { return Ok((gone, is_whole)) };
+        let rows: Vec<RowKey> = listed.iter().filter_map(row_of_bytes).collect();
+        let Some(last) = rows.last() else { return Ok((gone, is_whole)) };
+        gone += tidy(&mut pipe, names, bucket, &rows).await?;
+        from = [b"(", &last.0[..]].concat();
+    }
+}
+
+/// Puts every row that stands there into its index.
+async fn list_again(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
+    for master in scan::masters(pipe).await? {
+        let mut cursor = Vec::new();
+        loop {
+            let (keys, next) = scan::step(pipe, master, &cursor, &names.rows()).await?;
+            let mut buckets: BTreeMap<u16, Vec<RowKey>> = BTreeMap::new();
+            for row in keys.iter().filter_map(|key| row_of_name(key)) {
+                buckets.entry(bucket_of(row)).or_default().push(row);
+            }
+            for (bucket, rows) in buckets {
+                for some in rows.chunks(STEP) {
+                    tidy(pipe, names, bucket, some).await?;
+                }
+            }
+            match next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn tidy(pipe: &mut Pipe, names: &Names, bucket: u16, rows: &[RowKey]) -> Result<u64, RedisError> {
+    let mut keys = vec![names.index(bucket)];
+    keys.extend(rows.iter().map(|&row| names.row(row)));
+    let args: Vec<&[u8]> = rows.iter().map(|row| &row.0[..]).collect();
+    let gone = pipe.run(&TIDY, &keys, &args).await?;
+    Ok(text(&gone).parse().unwrap_or_default())
+}
+
+fn row_of_bytes(value: &Value) -> Option<RowKey> {
+    match value {
+        Value::BulkString(bytes) => bytes.as_slice().try_into().ok().map(RowKey),
+        _ => None,
+    }
+}
+
+/// The row of a key `…:row:HEX`.
+fn row_of_name(name: &[u8]) -> Option<RowKey> {
+    let (_, digits) = std::str::from_utf8(name).ok()?.rsplit_once(':')?;
+    u128::from_str_radix(digits, 16).ok().map(|key| RowKey(key.to_be_bytes()))
+}

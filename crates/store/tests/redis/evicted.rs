@@ -1,0 +1,96 @@
+//! A server that throws keys away, in the seconds before it is noticed: what it threw away is not called unknown.
+
+use std::time::{Duration, Instant};
+
+use tempalias_alias::{Answer, RowKey};
+use tempalias_store::{Adopted, Change, Created, Store};
+
+use crate::fixture::{make, open, options, row, try_claim, until, until_found, used};
+use crate::servers::Server;
+
+fn key_of(kind: &str, number: u8) -> String {
+    format!("test:{{b{:03x}}}:{kind}", u16::from(number) * 4 + u16::from(number) / 64)
+}
+
+async fn unknown(store: &Store, row: RowKey) -> bool {
+    store.find(&[row]).await == Ok(None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_that_is_thrown_away_is_never_called_unknown() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let mut rows = Vec::new();
+    for number in 0..200 {
+        rows.push(make(&store, number, 5).await);
+    }
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+    let memory = server.cli(&["INFO", "memory"]);
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let less = used.trim().parse::<u64>().unwrap() - 60_000;
+    server.cli(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
+    crate::servers::wait_for("keys are thrown away", || {
+        !server.cli(&["INFO", "stats"]).contains("evicted_keys:0")
+    });
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let begun = Instant::now();
+    let (mut found, mut failed) = (0, 0);
+    // Longer than the time to the next look at the server.
+    while begun.elapsed() < Duration::from_secs(5) {
+        for &row in &rows {
+            match store.find(&[row]).await {
+                Ok(Some(_)) => found += 1,
+                Ok(None) => panic!("a live alias was called unknown after {:?}", begun.elapsed()),
+                Err(_) => failed += 1,
+            }
+        }
+    }
+    println!("{found} found, {failed} failed");
+    assert!(failed > 0);
+    // Once the loss is accepted they are unknown, and the rest is as it was.
+    tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
+    let (mut gone, mut there) = (0, 0);
+    for &row in &rows {
+        until("each is known or unknown", || async { store.find(&[row]).await.is_ok() }).await;
+        if unknown(&store, row).await { gone += 1 } else { there += 1 }
+    }
+    println!("{gone} of 200 were thrown away");
+    let listed = store.list(None, 1_000).await.unwrap();
+    assert_eq!(listed.len(), there, "all that are left are listed, those whose index was lost, too");
+}
+
+/// One by one, without a server that would notice: an index that says that a row was there, and none at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_or_an_index_that_is_gone_is_an_error_until_the_loss_is_accepted() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let (row_gone, index_gone) = (make(&store, 1, 5).await, make(&store, 2, 5).await);
+    let (never, beside) = (row(&store, 4, 1).key, make(&store, 5, 5).await);
+    assert!(unknown(&store, never).await);
+    server.cli(&["DEL", &key_of(&format!("row:{row_gone}"), 1), &key_of("index", 2), &key_of("index", 4)]);
+    for _ in 0..2 {
+        for row in [row_gone, never] {
+            let why = store.find(&[row]).await.unwrap_err().to_string();
+            assert!(why.contains("threw some away"), "{why}");
+            assert!(try_claim(&store, row, 1, 1).await.is_err());
+            assert!(store.change(row, Change::Pause).await.is_err());
+        }
+        let again = row(&store, 1, 5);
+        assert!(store.create(again, &[], None).await.is_err(), "nor made anew, with all its uses");
+        assert!(store.list(None, 10).await.is_err(), "nor left out");
+        // The sweep leaves all that as it is.
+        store.sweep().await.unwrap();
+    }
+    assert_eq!(try_claim(&store, index_gone, 1, 2).await, Ok(Answer::Granted), "what is there is there");
+    assert_eq!(try_claim(&store, beside, 1, 3).await, Ok(Answer::Granted));
+    let adopt = async || tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
+    assert_eq!(adopt().await, Adopted::Mended { parts: 2, of: 1024, aliases: 1 });
+    assert_eq!(adopt().await, Adopted::Nothing);
+    assert!(unknown(&store, row_gone).await && unknown(&store, never).await);
+    let listed: Vec<RowKey> = store.list(None, 10).await.unwrap().iter().map(|row| row.key).collect();
+    assert_eq!(listed, [index_gone, beside], "listed again");
+    assert_eq!((used(&store, index_gone).await, used(&store, beside).await), (1, 1));
+    assert_eq!(store.create(row(&store, 1, 5), &[], None).await, Ok(Created::Done));
+    until_found(&store, row_gone).await;
+}
