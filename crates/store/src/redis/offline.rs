@@ -45,6 +45,8 @@ pub(crate) struct RedisOffline {
     /// Of every bucket.
     marker: String,
     origin: Origin,
+    /// Whether it is being copied into: what is missing then is found by comparing, and copied again.
+    is_target: bool,
     pipe: Mutex<Pipe>,
 }
 
@@ -55,11 +57,11 @@ impl fmt::Debug for RedisOffline {
 }
 
 impl RedisOffline {
-    fn of(options: RedisOptions, target: Target, marker: String, pipe: Pipe) -> Self {
+    fn of(options: RedisOptions, target: Target, marker: String, pipe: Pipe, is_target: bool) -> Self {
         let shown = options.address.to_string();
         let names = Names::new(&options.namespace);
         let origin = Origin { id: format!("redis {marker}"), shown };
-        Self { options, target, names, marker, origin, pipe: Mutex::new(pipe) }
+        Self { options, target, names, marker, origin, is_target, pipe: Mutex::new(pipe) }
     }
 
     async fn refuse_if_served(&self) -> Result<(), CopyError> {
@@ -153,7 +155,10 @@ impl RedisOffline {
             .insist(async |pipe| {
                 gently(keys.iter().map(|&key| {
                     let bucket = bucket_of(key);
-                    let keys = vec![self.names.row(key), self.names.claims(key), self.names.index(bucket)];
+                    let mut keys = vec![self.names.row(key), self.names.claims(key)];
+                    if !self.is_target {
+                        keys.push(self.names.index(bucket));
+                    }
                     self.run_in(pipe.clone(), &WHOLE, bucket, keys, &[])
                 }))
                 .await

@@ -1,4 +1,5 @@
--- A row with all that a copy takes along. KEYS: marker, row, claims, index.
+-- A row with all that a copy takes along. KEYS: marker, row, claims, and the index where a row that was
+-- lost must not be taken for none.
 local row = read_row(KEYS[2], KEYS[4])
 if not row then return {text(now)} end
 local more = redis.call('HMGET', KEYS[2], 'z', 'k')

@@ -31,7 +31,7 @@ impl RedisOffline {
         if let Some(why) = seen.fault(&marker) {
             return Err(wrong(&options, Unfit::Wrong(why)));
         }
-        let store = Self::of(options, target, marker, pipe);
+        let store = Self::of(options, target, marker, pipe, false);
         store.refuse_if_served().await?;
         Ok(store)
     }
@@ -45,7 +45,7 @@ impl RedisOffline {
             Err(Unfit::Empty) => greet::new_marker((options.draw)().to_be_bytes(), now),
             Err(unfit) => return Err(wrong(&options, unfit)),
         };
-        let store = Self::of(options, target, marker, pipe.clone());
+        let store = Self::of(options, target, marker, pipe.clone(), true);
         let shown = store.origin.shown.clone();
         if store.origin.id == from.id {
             return Err(CopyError::Same(from.shown.clone(), shown));
