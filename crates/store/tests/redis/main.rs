@@ -20,5 +20,6 @@ mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod start;
+mod times;
 #[path = "../values/mod.rs"]
 mod values;
