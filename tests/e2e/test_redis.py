@@ -9,7 +9,7 @@ import time
 import unittest
 
 from faults import alive, create, ready, rcpt, resources, timed
-from outages import OUTAGES, SLACK, OutageTest
+from outages import OUTAGES, ROUNDS, SLACK, OutageTest
 from redis_server import Node, Redis
 from senders import Connection, letter, send
 from sinks import RawSink
@@ -48,32 +48,28 @@ class OnRedis(OutageTest):
             alias = server.alias(max_usage=90)
             self.assertRegex(send(server, alias.address, letter(self.name())), "^250")
 
-            with self.subTest("killed, and back from its disk"):
+            def killed():
                 redis.kill()
                 self.is_deferred(server, alias, "connection refused|no answer|lost")
                 redis.start()
-                self.recovers(server, alias)
 
-            with self.subTest("stopped"):
+            def stopped():
                 redis.signal(signal.SIGSTOP)
                 self.is_deferred(server, alias, "in time|no answer")
                 redis.signal(signal.SIGCONT)
-                self.recovers(server, alias)
 
-            with self.subTest("a replica in its place"):
+            def a_replica():
                 redis.cli("REPLICAOF", "127.0.0.1", "1")
                 self.is_deferred(server, alias, "replica|master")
                 redis.cli("REPLICAOF", "NO", "ONE")
-                self.recovers(server, alias)
 
-            with self.subTest("slow"):
+            def slow():
                 redis.cli("CLIENT", "PAUSE", "400", "ALL")
                 reply, took = timed(send, server, alias.address, letter(self.name()))
                 self.assertRegex(reply, "^(250|451 4.3.0)")
                 self.soon(took)
-                self.recovers(server, alias)
 
-            with self.subTest("emptied while it runs"):
+            def emptied():
                 saved = self.copy_of(redis)
                 redis.cli("FLUSHALL")
                 self.is_deferred(server, alias, "db adopt")
@@ -85,8 +81,13 @@ class OnRedis(OutageTest):
                 redis.forget()
                 saved.rename(redis.folder / "appendonlydir")
                 redis.start()
-                self.recovers(server, alias)
-            self.tell("Redis")
+
+            for fault in (killed, stopped, a_replica, slow, emptied):
+                with self.subTest(fault.__name__):
+                    for _ in range(ROUNDS):
+                        fault()
+                        self.recovers(server, alias)
+                    self.tell(f"Redis: {fault.__name__}")
             wait_for(lambda: not server.look(alias)["held"], "every claim to be settled")
 
     @staticmethod
@@ -98,21 +99,24 @@ class OnRedis(OutageTest):
     def test_a_full_redis(self):
         with RawSink() as sink, Redis() as redis, Node(redis, sink.port) as server:
             counted, uncounted = server.alias(max_usage=9), server.alias(days=1)
-            redis.cli("CONFIG", "SET", "maxmemory", "1")
-            reply, took = timed(send, server, counted.address, letter(self.name()))
-            self.assertRegex(reply, "^451 4.3.0")
-            self.soon(took)
-            self.none_can_be_made(server)
-            state = ready(server)
-            self.assertEqual(state.status, 503)
-            self.assertRegex(state.text, "store reading: ok\nstore writing: failed: .*OOM")
-            self.assertTrue(alive(server))
-            # What needs no write goes on: refusals, and aliases without a limit on messages.
-            self.assertRegex(rcpt(server, "nobodyknowsme@alias.example"), "^550 5.1.1")
-            self.assertRegex(send(server, uncounted.address, letter(self.name())), "^250")
-            redis.cli("CONFIG", "SET", "maxmemory", "0")
-            self.recovers(server, counted)
-            wait_for(lambda: server.remaining(counted) == 8, "one use to be spent, by the one message that passed")
+            for passed in range(1, ROUNDS + 1):
+                redis.cli("CONFIG", "SET", "maxmemory", "1")
+                reply, took = timed(send, server, counted.address, letter(self.name()))
+                self.assertRegex(reply, "^451 4.3.0")
+                self.soon(took)
+                self.none_can_be_made(server)
+                state = ready(server)
+                self.assertEqual(state.status, 503)
+                self.assertRegex(state.text, "store reading: ok\nstore writing: failed: .*OOM")
+                self.assertTrue(alive(server))
+                # What needs no write goes on: refusals, and aliases without a limit on messages.
+                self.assertRegex(rcpt(server, "nobodyknowsme@alias.example"), "^550 5.1.1")
+                self.assertRegex(send(server, uncounted.address, letter(self.name())), "^250")
+                redis.cli("CONFIG", "SET", "maxmemory", "0")
+                self.recovers(server, counted)
+                wait_for(lambda: server.remaining(counted) == 9 - passed,
+                         "one use to be spent, by the one message that passed")
+            self.tell("Redis: full")
 
     def test_many_outages_leave_nothing_behind(self):
         with RawSink() as sink, Redis(appendonly="no") as redis, Node(redis, sink.port) as server:

@@ -267,6 +267,72 @@ fn what_was_imported_is_told_to_people_too() {
     assert!(error.contains("--legacy reads the Redis of the first tempalias"), "{error}");
 }
 
+/// From a wrong database, or with the wrong form of the command: no store may be left that looks like a finished copy.
+#[test]
+fn an_import_of_nothing_is_an_error() {
+    let instance = Instance::new();
+    let (old, target) = (Server::start(&[]), Server::start(&[]));
+    let (from, to) = (old.address().to_string(), target.address().to_string());
+    // Keys of somebody else.
+    old.cli(&["SET", "alias:x", "y"]);
+    old.cli(&["SET", "counter:x", "1"]);
+    for to in [&to, &instance.file("new.db")] {
+        let error = instance.refusal(&[&from, to, "--legacy"]);
+        assert!(error.contains("there is no key like aliases:*") && error.contains("database"), "{error}");
+        assert!(!error.contains("without"), "{error}");
+        let error = instance.refusal(&[&from, to]);
+        assert!(error.contains("the server holds no tempalias store"), "{error}");
+        assert!(!error.contains("--legacy"), "{error}");
+    }
+    alias_of_2010(&old, "one", &json!({ "target": "a@target.test" }), None);
+    let error = instance.refusal(&[&from, &instance.file("new.db")]);
+    assert!(error.contains("holds no tempalias store. It holds aliases of the first"), "{error}");
+    assert!(error.contains("--legacy"), "{error}");
+    // A server that is not fit for a store of today is what an old one looks like.
+    old.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let error = instance.refusal(&[&from, &instance.file("new.db")]);
+    assert!(error.contains("maxmemory-policy allkeys-lru") && error.contains("--legacy"), "{error}");
+    assert!(!instance.path("new.db").exists() && target.cli(&["DBSIZE"]) == "0", "nothing is left behind");
+
+    assert_eq!(instance.copied(&[&from, &to, "--legacy"])["aliases"], 1);
+    let error = instance.refusal(&[&to, &instance.file("new.db"), "--legacy"]);
+    assert!(error.contains("store.namespace tempalias") && error.contains("without --legacy"), "{error}");
+    assert!(!instance.path("new.db").exists(), "nothing is left behind");
+}
+
+/// As the closing message and docs/operating.md say.
+#[test]
+fn an_import_that_left_some_out_can_be_done_again() {
+    let instance = Instance::new();
+    let (old, target) = (Server::start(&[]), Server::start(&[]));
+    alias_of_2010(&old, "good", &json!({ "target": "a@target.test" }), None);
+    alias_of_2010(&old, "bad", &json!({ "target": "no address" }), None);
+    let from = old.address().to_string();
+    let file = instance.path("a.db");
+    let targets = [target.address().to_string(), instance.file("a.db")];
+    for to in &targets {
+        let output = instance.copy(&[&from, to, "--legacy"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let what = if to.starts_with("sqlite") {
+            let file = file.display();
+            format!("delete {file}, {file}-wal and {file}-shm, and")
+        } else {
+            format!("delete the keys tempalias:* of {to} (docs/operating.md")
+        };
+        assert!(text.contains("To import these too") && text.contains(&what), "{text}");
+    }
+    alias_of_2010(&old, "bad", &json!({ "target": "b@target.test" }), None);
+    for name in ["a.db", "a.db-wal", "a.db-shm"] {
+        drop(std::fs::remove_file(instance.path(name)));
+    }
+    let found = target.cli(&["--scan", "--pattern", "tempalias:*"]);
+    target.cli(&[&["UNLINK"], &*found.lines().collect::<Vec<_>>()].concat());
+    for to in &targets {
+        assert_eq!(instance.copied(&[&from, to, "--legacy"])["aliases"], 2, "{to}");
+    }
+}
+
 /// Rows in a file, as many as take a while.
 async fn make_many(place: &StoreUrl, key: &Path, count: u32) {
     let keys = keyfile::open(&[key.to_owned()]).unwrap();

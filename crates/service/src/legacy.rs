@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tempalias_alias::{AliasId, AliasIdError, Keys, ManageSecret, Private, RowKey, State, UnixTime};
-use tempalias_store::copy::{Aside, Cursor, Legacy, OldAlias, Origin, Page, Row, Source};
+use tempalias_store::copy::{Aside, CopyError, Cursor, Legacy, OldAlias, Origin, Page, Row, Source};
 use tempalias_store::{ROW_RETENTION, StoreError};
 
 use crate::{Policy, Random};
@@ -70,13 +70,13 @@ impl Import {
     /// Reads all names. They will stand under the first key and the default domain.
     ///
     /// # Errors
-    /// When the old store does not answer.
+    /// When the old store does not answer, or holds no alias.
     pub async fn new(
         legacy: Legacy,
         keys: Arc<Keys>,
         policy: Policy,
         random: Random,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, CopyError> {
         let mut names: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut told = Told::default();
         for name in legacy.names().await? {

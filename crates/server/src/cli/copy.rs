@@ -22,6 +22,8 @@ struct Done {
     is_resumed: bool,
     from: String,
     to: String,
+    /// What must go for the copy to be thrown away.
+    to_throw_away: String,
 }
 
 pub(super) fn run(args: &CopyArgs, config: &Config, printer: Printer) -> Result<(), Failure> {
@@ -89,9 +91,16 @@ async fn run_on(
 }
 
 async fn transfer(from: &impl Source, to: Place, printer: Printer) -> Result<Done, Failure> {
-    let shown_to = match &to {
-        Place::Embedded(options) => format!("sqlite:{}", options.path.display()),
-        Place::Redis(options) => options.address.to_string(),
+    let (shown_to, to_throw_away) = match &to {
+        Place::Embedded(options) => {
+            let path = options.path.display();
+            (format!("sqlite:{path}"), format!("delete {path}, {path}-wal and {path}-shm"))
+        }
+        Place::Redis(options) => {
+            let (shown, namespace) = (options.address.to_string(), &options.namespace);
+            let words = format!("delete the keys {namespace}:* of {shown} (docs/operating.md tells how)");
+            (shown, words)
+        }
     };
     let target = Target::open(to, from.origin()).await.map_err(failed)?;
     let mut shown = Shown::new(printer);
@@ -109,6 +118,7 @@ async fn transfer(from: &impl Source, to: Place, printer: Printer) -> Result<Don
         is_resumed: target.is_resumed(),
         from: from.origin().shown.clone(),
         to: shown_to,
+        to_throw_away,
     })
 }
 
@@ -135,7 +145,7 @@ fn tell(done: &Done, import: Option<&ImportReport>, printer: Printer) -> Result<
         "aliases": rows, "claims": claims, "replies": replies, "rate_limits": rates,
     });
     if let (Some(report), Value::Object(fields)) = (import, &mut value) {
-        text.push_str(&import_text(report));
+        text.push_str(&import_text(report, &done.to_throw_away));
         let list = |of: &[(String, String)]| -> Vec<Value> {
             of.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect()
         };
@@ -148,7 +158,7 @@ fn tell(done: &Done, import: Option<&ImportReport>, printer: Printer) -> Result<
     printer.either(&text, &value)
 }
 
-fn import_text(report: &ImportReport) -> String {
+fn import_text(report: &ImportReport, to_throw_away: &str) -> String {
     let mut lines = Vec::new();
     if report.ended > 0 {
         lines.push(format!("left out, because they ended long ago or are used up: {}", report.ended));
@@ -161,5 +171,11 @@ fn import_text(report: &ImportReport) -> String {
     };
     lines.extend(named("imported, with a change:", &report.warned));
     lines.extend(named("NOT imported:", &report.refused));
+    if !report.refused.is_empty() {
+        lines.push(format!(
+            "To import these too, put them right in the old Redis, {to_throw_away}, and run the same command again. \
+             Not once the copy was served: what was used since would be forgotten"
+        ));
+    }
     lines.iter().map(|line| ["  ", line, "\n"].concat()).collect()
 }

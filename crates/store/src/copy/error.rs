@@ -33,6 +33,14 @@ pub enum CopyError {
     /// There is no store to copy.
     #[error("there is no store at {}", .0.display())]
     Nothing(PathBuf),
+    /// No alias of the first tempalias is there.
+    #[error("{store} holds no alias of the first tempalias: there is no key like aliases:*. {}", advice(namespace.as_deref()))]
+    NothingOf2010 {
+        /// Which.
+        store: String,
+        /// The namespace of the store of today that it holds instead, if it does.
+        namespace: Option<String>,
+    },
     /// The target is in use.
     #[error("{store} holds {rows} aliases already: a copy is made into an empty store only")]
     NotEmpty {
@@ -59,8 +67,18 @@ pub enum CopyError {
     Differs(Differences),
 }
 
+fn advice(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!(
+            "It holds a store of today (store.namespace {namespace}), which is copied by the same command without \
+             --legacy"
+        ),
+        None => "See that FROM names the right server and database: redis://HOST:PORT/NUMBER".to_owned(),
+    }
+}
+
 impl CopyError {
-    pub(super) fn store(which: &Origin, why: StoreError) -> Self {
+    pub(crate) fn store(which: &Origin, why: StoreError) -> Self {
         Self::Store { store: which.shown.clone(), why }
     }
 }

@@ -10,12 +10,15 @@ use tempalias_alias::UnixTime;
 use tokio::sync::Mutex;
 
 use super::fault;
+use super::keys::Names;
 use super::link::{Pipe, Target};
 use super::{RedisOptions, refused, scan};
 use crate::copy::{CopyError, Origin};
 use crate::{StoreError, system_clock};
 
 const ALIASES: &str = "aliases:";
+/// Every alias of 2010.
+const ALL_ALIASES: &str = "aliases:*";
 const COUNTERS: &str = "counter:";
 
 /// A Redis of 2010, as far as anybody kept one.
@@ -65,17 +68,22 @@ impl Legacy {
         (self.clock)()
     }
 
-    /// The names of all aliases, in order.
+    /// The names of all aliases, in order. There is at least one.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn names(&self) -> Result<BTreeSet<Vec<u8>>, StoreError> {
+    /// [`CopyError`]; [`CopyError::NothingOf2010`] if there is none: an empty import would look like one that was done.
+    pub async fn names(&self) -> Result<BTreeSet<Vec<u8>>, CopyError> {
+        let failed = |error| CopyError::store(&self.origin, fault::in_store_words(&error));
         let mut pipe = self.pipe.lock().await.clone();
         let mut names = BTreeSet::new();
-        let found = scan::all(&mut pipe, "aliases:*", |key| {
+        let found = scan::all(&mut pipe, ALL_ALIASES, |key| {
             names.extend(key.strip_prefix(ALIASES.as_bytes()).map(<[u8]>::to_vec));
         });
-        found.await.map_err(|error| fault::in_store_words(&error))?;
+        found.await.map_err(failed)?;
+        if names.is_empty() {
+            let namespace = store_of_today(&mut pipe).await.map_err(failed)?;
+            return Err(CopyError::NothingOf2010 { store: self.origin.shown.clone(), namespace });
+        }
         Ok(names)
     }
 
@@ -95,6 +103,20 @@ impl Legacy {
         });
         try_join_all(read).await.map_err(|error| fault::in_store_words(&error))
     }
+}
+
+/// Whether there is an alias of 2010.
+pub(super) async fn is_there(pipe: &mut Pipe) -> Result<bool, RedisError> {
+    scan::any(pipe, ALL_ALIASES).await.map(|name| name.is_some())
+}
+
+/// The namespace of a store of today, if there is one.
+async fn store_of_today(pipe: &mut Pipe) -> Result<Option<String>, RedisError> {
+    let marker = Names::new("*").marker(0);
+    let found = scan::any(pipe, &marker).await?;
+    let key = found.map(|key| String::from_utf8_lossy(&key).into_owned());
+    // What stands before the name of the marker.
+    Ok(key.and_then(|key| key.strip_suffix(marker.trim_start_matches('*')).map(str::to_owned)))
 }
 
 async fn get(pipe: &mut Pipe, kind: &str, name: &[u8]) -> Result<Option<Vec<u8>>, RedisError> {

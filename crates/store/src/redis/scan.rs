@@ -78,6 +78,24 @@ fn nonsense() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "an answer that no server gives").into()
 }
 
+/// The first key like `pattern` that is met on any master.
+pub(super) async fn any(pipe: &mut Pipe, pattern: &str) -> Result<Option<Vec<u8>>, RedisError> {
+    for master in masters(pipe).await? {
+        let mut cursor = Vec::new();
+        loop {
+            let (keys, next) = step(pipe, master, &cursor, pattern).await?;
+            if let Some(key) = keys.into_iter().next() {
+                return Ok(Some(key));
+            }
+            match next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// All keys like `pattern`, of all masters.
 pub(super) async fn all(
     pipe: &mut Pipe,

@@ -83,7 +83,7 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
     assert!((100..250).contains(&elsewhere.len()), "{} aliases are on the others", elsewhere.len());
     hangs.signal("STOP");
     // Longer than a lease lasts.
-    let (begun, mut attempt, mut last_failed) = (Instant::now(), 0_u64, Duration::ZERO);
+    let (begun, mut attempt, mut failed, mut last_failed) = (Instant::now(), 0_u64, 0_u64, Duration::ZERO);
     while begun.elapsed() < Duration::from_secs(22) {
         for &row in elsewhere.iter().step_by(10) {
             attempt += 1;
@@ -91,12 +91,15 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
             request.fingerprint.0[..8].copy_from_slice(&attempt.to_be_bytes());
             let told = store.claim(vec![request]).await;
             if !told.is_ok_and(|claimed| claimed[0].answer == Answer::Granted) {
+                failed += 1;
                 last_failed = begun.elapsed();
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    println!("{attempt} claims, the last that failed after {last_failed:?}");
+    println!("{attempt} claims, {failed} failed, the last after {last_failed:?}");
+    // None, as a rule; a busy machine may hold one up for too long.
+    assert!(failed * 100 <= attempt, "{failed} of {attempt} failed");
     assert!(last_failed < Duration::from_secs(15), "it goes on although its lease has run out");
     assert_ne!(store.owner(), owner, "under another name");
     // A node that starts meanwhile waits for all of it.

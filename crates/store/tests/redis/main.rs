@@ -21,5 +21,6 @@ mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod start;
+mod times;
 #[path = "../values/mod.rs"]
 mod values;

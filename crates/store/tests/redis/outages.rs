@@ -10,6 +10,7 @@ use crate::fixture::{
 };
 use crate::proxy::Proxy;
 use crate::servers::Server;
+use crate::times::{ANSWER, BACK, ROUNDS, assert_most_within};
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -24,14 +25,16 @@ async fn a_killed_server_is_back_when_it_is_back() {
     let row = make(&store, 1, 3).await;
     assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
     settle(&store, row, 1, Outcome::Delivered).await;
-    server.kill();
-    until_failing(&store, row).await;
-    assert!(!store.check().await.is_ready());
-    server.restart();
-    server.wait_until_it_answers();
-    let took = until_found(&store, row).await;
-    println!("back after {took:?}");
-    assert!(took < Duration::from_secs(20));
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        server.kill();
+        until_failing(&store, row).await;
+        assert!(!store.check().await.is_ready());
+        server.restart();
+        server.wait_until_it_answers();
+        took.push(until_found(&store, row).await);
+    }
+    assert_most_within(BACK, took, "back after");
     assert_eq!((used(&store, row).await, claim(&store, row, 1, 2).await), (1, Answer::Already));
     until("all is well", || async { store.check().await.is_ready() }).await;
 }
@@ -41,19 +44,24 @@ async fn a_stopped_server_makes_nobody_wait_for_long() {
     let server = Server::start(&[]);
     let store = open(&server.address()).await;
     let row = make(&store, 1, 3).await;
-    server.signal("STOP");
-    let begin = Instant::now();
-    let error = store.find(&[row]).await.unwrap_err();
-    assert!(begin.elapsed() < Duration::from_secs(2), "{error}");
-    until_failing(&store, row).await;
-    // Once it is known nobody waits at all.
-    let begin = Instant::now();
-    for _ in 0..100 {
+    let (mut waited, mut back) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        server.signal("STOP");
+        let begin = Instant::now();
         assert!(store.find(&[row]).await.is_err());
+        waited.push(begin.elapsed());
+        until_failing(&store, row).await;
+        // Once it is known nobody waits at all.
+        let begin = Instant::now();
+        for _ in 0..100 {
+            assert!(store.find(&[row]).await.is_err());
+        }
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        server.signal("CONT");
+        back.push(until_found(&store, row).await);
     }
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    server.signal("CONT");
-    println!("back after {:?}", until_found(&store, row).await);
+    assert_most_within(ANSWER, waited, "answers after");
+    assert_most_within(BACK, back, "back after");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -330,7 +338,8 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_again() {
     assert!(store.change(row, Change::Pause).await.unwrap().is_some());
 }
 
-/// Open files and memory of this process's tasks stay what they were, whatever number of outages there is.
+/// Connections and tasks stay what they were, whatever number of outages there is. (Open files and memory of the whole
+/// program: `tests/e2e/test_redis.py`.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_outages_leave_nothing_behind() {
     let server = Server::on_port(crate::fixture::free_port(), &[]);
@@ -340,6 +349,9 @@ async fn a_hundred_outages_leave_nothing_behind() {
     let clients = || server.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains("cmd=")).count();
     until_found(&store, row).await;
     let before = clients();
+    // Of this test's own runtime: the store's, and the proxy's, which end with their connections.
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks_before = tasks();
     for _ in 0..100 {
         let connections = proxy.connections();
         proxy.cut();
@@ -347,6 +359,7 @@ async fn a_hundred_outages_leave_nothing_behind() {
         until("there is a new connection", is_new).await;
     }
     crate::servers::wait_for("no connection is left over", || clients() <= before);
+    until("no task is left over", || async { tasks() <= tasks_before }).await;
     assert!(proxy.connections() < 1_000, "{} connections for 100 outages", proxy.connections());
 }
 

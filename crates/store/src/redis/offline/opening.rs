@@ -9,11 +9,14 @@ use crate::redis::fault;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
 use crate::redis::link::{Pipe, Target};
-use crate::redis::{RedisOptions, refused};
+use crate::redis::{RedisOptions, legacy, refused};
+
+const NO_STORE: &str = "the server holds no tempalias store";
+const IS_OF_2010: &str =
+    "It holds aliases of the first tempalias (aliases:*): they are imported with --legacy";
 
 /// What a server shows before anything is copied.
 struct Look {
-    pipe: Pipe,
     seen: greet::Markers,
     copying: Option<Mark>,
     now: UnixTime,
@@ -23,11 +26,16 @@ impl RedisOffline {
     /// Opens a store that is there, whole, and not served.
     pub(crate) async fn source(options: RedisOptions) -> Result<Self, CopyError> {
         let target = reach(&options);
-        let Look { pipe, seen, copying, .. } = look(&options, &target).await?;
+        let mut pipe = connect(&options, &target).await?;
+        let looked = look_through(&options, &mut pipe).await;
+        let looked = looked.and_then(|look| look.seen.only().map(str::to_owned).map(|marker| (look, marker)));
+        let (Look { seen, copying, .. }, marker) = match looked {
+            Ok(looked) => looked,
+            Err(unfit) => return Err(no_source(&options, &mut pipe, unfit).await),
+        };
         if let Some(mark) = copying {
             return Err(wrong(&options, Unfit::Wrong(greet::half_a_copy(&mark.from.shown))));
         }
-        let marker = seen.only().map_err(|unfit| wrong(&options, unfit))?.to_owned();
         if let Some(why) = seen.fault(&marker) {
             return Err(wrong(&options, Unfit::Wrong(why)));
         }
@@ -39,7 +47,9 @@ impl RedisOffline {
     /// Opens a store for a copy of `from`; makes an empty server ready.
     pub(crate) async fn target(options: RedisOptions, from: &Origin) -> Result<(Self, Mark), CopyError> {
         let target = reach(&options);
-        let Look { pipe, seen, copying, now } = look(&options, &target).await?;
+        let mut pipe = connect(&options, &target).await?;
+        let Look { seen, copying, now } =
+            look_through(&options, &mut pipe).await.map_err(|unfit| wrong(&options, unfit))?;
         let marker = match seen.only() {
             Ok(marker) => marker.to_owned(),
             Err(Unfit::Empty) => greet::new_marker((options.draw)().to_be_bytes(), now),
@@ -78,9 +88,8 @@ fn reach(options: &RedisOptions) -> Target {
     Target { address: options.address.clone(), ca: options.ca.clone() }
 }
 
-async fn look(options: &RedisOptions, target: &Target) -> Result<Look, CopyError> {
-    let mut pipe = target.connect().await.map_err(|error| refused(options, &error))?;
-    look_through(options, &mut pipe).await.map_err(|unfit| wrong(options, unfit))
+async fn connect(options: &RedisOptions, target: &Target) -> Result<Pipe, CopyError> {
+    target.connect().await.map_err(|error| refused(options, &error).into())
 }
 
 async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, Unfit> {
@@ -103,14 +112,28 @@ async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, U
     }
     let copying = greet::copying(pipe, &names).await?;
     let seen = greet::markers(pipe, &names).await?;
-    Ok(Look { pipe: pipe.clone(), seen, copying, now })
+    Ok(Look { seen, copying, now })
+}
+
+/// Nothing can be copied from this server; perhaps because it is one of 2010, which may also be too old for us.
+async fn no_source(options: &RedisOptions, pipe: &mut Pipe, unfit: Unfit) -> CopyError {
+    let why = match &unfit {
+        Unfit::Empty => NO_STORE,
+        Unfit::Wrong(why) => why,
+        Unfit::Failing(_) | Unfit::MissingKey(_) => return wrong(options, unfit),
+    };
+    // Whatever goes wrong now, the first reason is the one to tell.
+    match legacy::is_there(pipe).await {
+        Ok(true) => wrong(options, Unfit::Wrong(format!("{why}. {IS_OF_2010}"))),
+        Ok(false) | Err(_) => wrong(options, unfit),
+    }
 }
 
 fn wrong(options: &RedisOptions, unfit: Unfit) -> CopyError {
     let address = options.address.to_string();
     CopyError::Open(match unfit {
         Unfit::Failing(why) | Unfit::Wrong(why) => OpenError::Redis { address, why },
-        Unfit::Empty => OpenError::Redis { address, why: "the server holds no tempalias store".to_owned() },
+        Unfit::Empty => OpenError::Redis { address, why: NO_STORE.to_owned() },
         Unfit::MissingKey(missing) => {
             OpenError::RedisMissingKey { address, missing, listed: options.keys.clone() }
         }
