@@ -23,7 +23,8 @@ use super::world::{Happening, World};
 const CALL_TIMEOUT: Time = 2 * SECOND;
 /// `DEADLINE` of `store/src/redis/claims.rs`.
 const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
-/// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`.
+/// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`. Which is woken by a new
+/// connection besides; here a settlement waits for its pause, which is later.
 const FIRST_PAUSE: Time = 100;
 const LONGEST_PAUSE: Time = SECOND;
 /// A settlement that took longer is counted.
