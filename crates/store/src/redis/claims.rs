@@ -101,9 +101,15 @@ impl Core {
         Ok((claimed, whose, answered.is_durable))
     }
 
-    /// Whether the lease of `owner` has run out. It never holds again, so this stays true. An error where it is not
+    /// Whether the lease of `owner` has run out; it never holds again. An error where it is not
     /// known: the bucket that it stood in has lost its marker.
+    ///
+    /// Nobody is taken for dead while they may be about to tell how their mail ended: this node while it has something
+    /// under way under that name, and all of them for a moment after an outage in which their leases may have run out.
     pub(super) async fn is_dead(&self, owner: Owner) -> Result<bool, StoreError> {
+        if self.lease.is_busy(owner) || self.link.is_fresh() {
+            return Ok(false);
+        }
         let answered = self.run_in(bucket_of_lease(owner), &ALIVE, &[self.names.lease(owner)], &[]).await?;
         Ok(answered.value == Value::Int(0))
     }

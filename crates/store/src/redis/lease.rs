@@ -152,6 +152,11 @@ impl Lease {
         self.state().under_way.remove(&attempt);
     }
 
+    /// Whether something that was claimed under the name `owner` is under way here.
+    pub(super) fn is_busy(&self, owner: Owner) -> bool {
+        self.state().under_way.iter().any(|attempt| attempt.owner == owner)
+    }
+
     /// Whether a message that `owner` claimed may be given its dot now.
     pub(super) fn may_send(&self, owner: Owner) -> bool {
         let state = self.state();

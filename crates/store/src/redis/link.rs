@@ -213,6 +213,8 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
+    /// When the connection stood, if there had been an outage that leases may have run out in.
+    back_since: Option<Instant>,
     complaints: Complaints,
 }
 
@@ -231,6 +233,11 @@ const CLUSTER_PATIENCE: u32 = 3;
 /// An outage this young may be a server that is just restarting: worth a wait for what came far.
 pub(super) const SHORT_OUTAGE: Duration = Duration::from_secs(3);
 
+/// An outage in which leases may have run out: less than they last, by what the last renewal may be old.
+const LONG_OUTAGE: Duration = Duration::from_secs(10);
+/// How long after it nobody is taken for dead: all nodes are back by then, each with what it has to settle.
+const COME_BACK: Duration = Duration::from_secs(3);
+
 impl Link {
     pub(super) fn new(is_cluster: bool) -> Self {
         let state = State {
@@ -239,6 +246,7 @@ impl Link {
             why_down: "not connected yet".to_owned(),
             unanswered: 0,
             down_since: Instant::now(),
+            back_since: None,
             complaints: Complaints::default(),
         };
         Self {
@@ -268,9 +276,17 @@ impl Link {
         let mut state = self.state();
         state.generation += 1;
         state.unanswered = 0;
+        if state.pipes.is_none() && state.down_since.elapsed() >= LONG_OUTAGE {
+            state.back_since = Some(Instant::now());
+        }
         state.pipes = Some(pipes);
         drop(state);
         self.back.send_modify(|times| *times += 1);
+    }
+
+    /// Whether a long outage ended so recently that other nodes may not be back yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.state().back_since.is_some_and(|since| since.elapsed() < COME_BACK)
     }
 
     /// Changes with each new connection.
