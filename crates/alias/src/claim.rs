@@ -12,6 +12,7 @@ use crate::{Fingerprint, Ledger, RowKey, SenderTag, State, UnixTime};
 pub const RETENTION: Duration = Duration::from_hours(5 * 24);
 /// How many attempts at one message may end in doubt. Each may have delivered it; after so many it is refused. An attempt
 /// that surely delivered nothing does not count, however many there are: the store or the next hop may be away for days.
+/// The first attempt is not counted.
 pub const MAX_DOUBTS: u8 = 20;
 
 /// One run of one program on one node: what a claim in flight belongs to.
@@ -159,7 +160,7 @@ impl Ledger {
         if let Some(kept) = kept {
             // Its owner died with it in flight: that attempt, too, may have delivered it.
             let doubts = kept.doubts + u8::from(kept.state == KeptState::InFlight);
-            if doubts >= MAX_DOUBTS {
+            if doubts > MAX_DOUBTS {
                 return say(Answer::Over);
             }
             let again = Kept { doubts, clean: false, ..Kept::new(request, now) };

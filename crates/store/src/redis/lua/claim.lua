@@ -41,7 +41,7 @@ if row.s ~= '0' then return say('over') end
 if kept then
   -- Its owner died with it in flight: that attempt, too, may have delivered it.
   local doubts = kept.doubts + (kept.state == 'F' and 1 or 0)
-  if doubts >= tonumber(ARGV[8]) then return say('over') end
+  if doubts > tonumber(ARGV[8]) then return say('over') end
   if judged then return say('busy') end
   write('F', false, doubts)
   return say('again')
