@@ -231,7 +231,7 @@ class StoreFaults(OutageTest):
             server.settled(alias)
             self.assertEqual(server.remaining(alias), 6)
             wait_for(lambda: '"settled":8' in server.log(), "the log to tell of the end")
-            told = [line for line in server.log().splitlines() if "to be settled" in line]
+            told = [line for line in server.log().splitlines() if "tempalias_mail::backlog" in line]
             self.assertEqual(len(told), 2, told)
 
     def test_nothing_piles_up(self):
