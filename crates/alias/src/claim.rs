@@ -159,7 +159,7 @@ impl Ledger {
         }
         if let Some(kept) = kept {
             // Its owner died with it in flight: that attempt, too, may have delivered it.
-            let doubts = kept.doubts + u8::from(kept.state == KeptState::InFlight);
+            let doubts = kept.doubts.saturating_add(u8::from(kept.state == KeptState::InFlight));
             if doubts > MAX_DOUBTS {
                 return say(Answer::Over);
             }

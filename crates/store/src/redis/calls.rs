@@ -8,6 +8,7 @@ use tempalias_alias::{Attempt, RowKey};
 use super::Core;
 use super::fault::Fault;
 use super::keys::bucket_of;
+use super::link::{Pipe, Pipes};
 use super::replicas::Answered;
 use super::script::Script;
 use crate::StoreError;
@@ -44,15 +45,8 @@ impl Core {
         args: &[&[u8]],
     ) -> Result<Answered, StoreError> {
         let (pipes, generation) = self.link.pipes()?;
-        match pipes.waiting.pipe(part) {
-            Some(mut pipe) => {
-                let wanted = self.options.wait_replicas;
-                let answer = pipe.run_and_wait(script, keys, args, wanted).await;
-                let key = keys.first().map_or("", String::as_str);
-                Ok(self.waited((&pipes, generation), key, answer)?)
-            }
-            None => Ok(Answered { value: self.run(script, keys, args).await?, is_durable: true }),
-        }
+        let waiting = pipes.waiting.pipe(part);
+        self.run_on_pipe((&pipes, generation), waiting, script, keys, args).await.map_err(|fault| fault.error)
     }
 
     /// A script in a bucket, once: `keys` come behind the marker's, `args` behind what it must say and the time.
@@ -117,12 +111,22 @@ impl Core {
         all_args.push(pipes.marker.as_bytes());
         all_args.push(&time);
         all_args.extend_from_slice(args);
-        if let Some(mut pipe) = waiting {
-            let wanted = self.options.wait_replicas;
-            let answer = pipe.run_and_wait(script, &all_keys, &all_args, wanted).await;
-            return self.waited((&pipes, generation), &self.names.marker(bucket), answer);
-        }
-        let answer = pipes.all.clone().run(script, &all_keys, &all_args).await;
-        Ok(Answered { value: self.link.judge(generation, answer)?, is_durable: true })
+        self.run_on_pipe((&pipes, generation), waiting, script, &all_keys, &all_args).await
+    }
+    /// A script, where replicas are waited for if the call has a connection for that.
+    async fn run_on_pipe(
+        &self,
+        (pipes, generation): (&Pipes, u64),
+        waiting: Option<Pipe>,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<Answered, Fault> {
+        let Some(mut waiting) = waiting else {
+            let answer = pipes.all.clone().run(script, keys, args).await;
+            return Ok(Answered { value: self.link.judge(generation, answer)?, is_durable: true });
+        };
+        let answer = waiting.run_and_wait(script, keys, args, self.options.wait_replicas).await;
+        self.waited((pipes, generation), keys.first().map_or("", String::as_str), answer)
     }
 }

@@ -8,7 +8,7 @@
 //! claims ended, and they would stay in flight for as long as their owner lives. The old lease is renewed only while
 //! something claimed under it is really under way.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,11 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// under way under the oldest is then deferred.
 const MOST_FORMER: usize = 8;
 
+/// How long an attempt can be really under way: longer than any next hop is waited for after our dot (RFC 5321 §4.5.3.2.6).
+/// What is not settled by then, because its row is damaged, say, keeps no lease: other claims of that name would stay in
+/// flight with it.
+const LONGEST_ATTEMPT: Duration = Duration::from_mins(15);
+
 /// The leases of this node and the clock of the store, as of the last renewal.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -38,8 +43,8 @@ struct State {
     is_first: bool,
     /// Under whom they were made before the server changed, oldest first.
     former: Vec<Holder>,
-    /// Attempts that were granted a use and are not settled yet.
-    under_way: HashSet<Attempt>,
+    /// Attempts that were granted a use and are not settled yet, and since when.
+    under_way: HashMap<Attempt, Instant>,
     /// The store's time, and when it was that.
     clock: Option<(UnixTime, Instant)>,
 }
@@ -49,6 +54,14 @@ struct Holder {
     owner: Owner,
     /// Until when dots may be sent.
     sends_until: Option<Instant>,
+}
+
+impl State {
+    /// Whether something that was claimed under the name `owner` is under way.
+    fn is_busy(&self, owner: Owner) -> bool {
+        let mut under_way = self.under_way.iter();
+        under_way.any(|(attempt, since)| attempt.owner == owner && since.elapsed() < LONGEST_ATTEMPT)
+    }
 }
 
 impl Holder {
@@ -69,7 +82,7 @@ impl Lease {
                 current: Holder::new(owner),
                 is_first: true,
                 former: vec![],
-                under_way: HashSet::new(),
+                under_way: HashMap::new(),
                 clock: None,
             }),
         }
@@ -88,11 +101,12 @@ impl Lease {
     /// Former names that have something under way.
     pub(super) fn former(&self) -> Vec<Owner> {
         let mut state = self.state();
-        let State { former, under_way, .. } = &mut *state;
-        let is_busy = |owner: Owner| under_way.iter().any(|attempt| attempt.owner == owner);
+        let mut former = std::mem::take(&mut state.former);
         // A claim may just be being made under a name that can still send.
-        former.retain(|holder| holder.may_send() || is_busy(holder.owner));
-        former.iter().map(|holder| holder.owner).filter(|&owner| is_busy(owner)).collect()
+        former.retain(|holder| holder.may_send() || state.is_busy(holder.owner));
+        let busy = former.iter().map(|holder| holder.owner).filter(|&owner| state.is_busy(owner)).collect();
+        state.former = former;
+        busy
     }
 
     /// Every name of this node.
@@ -144,7 +158,7 @@ impl Lease {
 
     /// `attempt` was granted a use: its owner must live until it is settled.
     pub(super) fn begun(&self, attempt: Attempt) {
-        self.state().under_way.insert(attempt);
+        self.state().under_way.insert(attempt, Instant::now());
     }
 
     /// How `attempt` ended is in the store.
@@ -154,7 +168,7 @@ impl Lease {
 
     /// Whether something that was claimed under the name `owner` is under way here.
     pub(super) fn is_busy(&self, owner: Owner) -> bool {
-        self.state().under_way.iter().any(|attempt| attempt.owner == owner)
+        self.state().is_busy(owner)
     }
 
     /// Whether a message that `owner` claimed may be given its dot now.
@@ -231,6 +245,19 @@ mod tests {
         assert_eq!(lease.former(), [owner(1)], "it can be renewed again");
         lease.settled(attempt(1, 7));
         assert_eq!((lease.former(), lease.all()), (vec![], vec![owner(2)]));
+    }
+
+    #[test]
+    fn what_is_never_settled_keeps_no_name_for_ever() {
+        let lease = Lease::new(owner(1));
+        lease.renewed(owner(1), long_ago(), THEN);
+        lease.begun(attempt(1, 7));
+        lease.change_name(owner(2));
+        assert!(lease.is_busy(owner(1)) && lease.former() == [owner(1)]);
+        let since = Instant::now().checked_sub(LONGEST_ATTEMPT).unwrap();
+        lease.state().under_way.insert(attempt(1, 7), since);
+        assert!(!lease.is_busy(owner(1)) && lease.former().is_empty());
+        assert_eq!(lease.all(), [owner(2)]);
     }
 
     #[test]
