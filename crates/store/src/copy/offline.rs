@@ -35,6 +35,13 @@ pub(crate) struct Mark {
     pub(crate) after: Option<RowKey>,
 }
 
+impl Mark {
+    /// Of a copy that begins.
+    pub(crate) fn first(from: &Origin) -> Self {
+        Self { from: from.clone(), after: None }
+    }
+}
+
 macro_rules! either {
     ($self:expr, $store:ident => $call:expr) => {
         match &$self.0 {

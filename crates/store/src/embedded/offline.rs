@@ -82,9 +82,9 @@ impl EmbeddedOffline {
             let rows = count(at)?;
             if rows == 0 {
                 at.connection.execute_batch(LAY_OUT)?;
-                write_mark(at, &Mark { from: begun.clone(), after: None })?;
+                write_mark(at, &Mark::first(&begun))?;
             }
-            Ok((Mark { from: begun, after: None }, rows))
+            Ok((Mark::first(&begun), rows))
         });
         let (mark, rows) =
             looked.await.map_err(|why| CopyError::Store { store: origin.shown.clone(), why })?;

@@ -8,7 +8,7 @@ use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
 use super::tidy::{self, Tidied};
-use super::{RedisOptions, lease, refused};
+use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys};
 use crate::OpenError;
 
 /// What adopting did.
@@ -60,21 +60,18 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     if described.evicted > 0 {
         // No node may have seen it yet, and the count is about to be forgotten; and a marker that a node may be about to
         // take away must not stay.
-        greet::distrust(pipe, &names, options.address.is_cluster()).await?;
+        markers::distrust(pipe, &names, options.address.is_cluster()).await?;
         // What was thrown away stays so; from now on a new loss must show.
         let mut reset = cmd("CONFIG");
         reset.arg("RESETSTAT");
         pipe.ask_masters(reset).await.map_err(|error| not_reset(error, described.evicted))?;
     }
-    greet::refuse_half_a_copy(pipe, &names).await?;
-    let now = match &options.clock {
-        Some(clock) => clock(),
-        None => greet::time(pipe, &names).await?,
-    };
-    if let Some(missing) = greet::missing_key(pipe, &names, &options.keys, now).await? {
+    copying::refuse_if_unfinished(pipe, &names).await?;
+    let now = clock::ask(options, pipe, &names).await?;
+    if let Some(missing) = server_keys::missing(pipe, &names, &options.keys, now).await? {
         return Err(Unfit::MissingKey(missing));
     }
-    let seen = greet::markers(pipe, &names).await?;
+    let seen = markers::read(pipe, &names).await?;
     // Before the markers: until then nothing is believed.
     let Tidied { gone: aliases, lost } = match seen.only() {
         Ok(_) | Err(Unfit::Empty) => tidy::indexes(pipe, &names).await?,
@@ -86,7 +83,7 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     let (marker, adopted) = match seen.only() {
         Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),
         Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS, aliases }),
-        Err(Unfit::Empty) => (greet::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
+        Err(Unfit::Empty) => (markers::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
         Err(unfit) => return Err(unfit),
     };
     if !seen.missing.is_empty() && adopted != Adopted::Begun {
@@ -94,7 +91,7 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         // the marker on they are dead to all others.
         tokio::time::sleep(lease::LENGTH).await;
     }
-    greet::mark(pipe, &names, &marker, &damaged).await?;
+    markers::mark(pipe, &names, &marker, &damaged).await?;
     Ok(adopted)
 }
 

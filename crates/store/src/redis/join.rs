@@ -10,8 +10,8 @@ use tempalias_alias::UnixTime;
 use super::Core;
 use super::greet::{self, Described, Unfit};
 use super::link::{Pipe, Pipes};
-use super::replicas;
 use super::script;
+use super::{clock, copying, markers, replicas, server_keys};
 
 /// For how long a sealing key counts as needed without an alias. A node that serves notes it again and again.
 const OWN_KEY_NOTED: Duration = Duration::from_hours(24);
@@ -23,18 +23,15 @@ impl Core {
         let described = greet::check_server(&mut pipe, self.options.address.is_cluster()).await?;
         // First of all, and written down: a restart would make the server forget what it has thrown away.
         if described.evicted > 0 {
-            greet::distrust(&mut pipe, &self.names, self.options.address.is_cluster()).await?;
+            markers::distrust(&mut pipe, &self.names, self.options.address.is_cluster()).await?;
         }
         if let Some(unfit) = described.unfit {
             return Err(unfit);
         }
-        greet::refuse_half_a_copy(&mut pipe, &self.names).await?;
-        let now = match &self.options.clock {
-            Some(clock) => clock(),
-            None => greet::time(&mut pipe, &self.names).await?,
-        };
+        copying::refuse_if_unfinished(&mut pipe, &self.names).await?;
+        let now = clock::ask(&self.options, &mut pipe, &self.names).await?;
         self.lease.clock_is(now);
-        let missing = greet::missing_key(&mut pipe, &self.names, &self.options.keys, now).await?;
+        let missing = server_keys::missing(&mut pipe, &self.names, &self.options.keys, now).await?;
         if let Some(missing) = missing {
             return Err(Unfit::MissingKey(missing));
         }
@@ -53,7 +50,7 @@ impl Core {
     /// Notes our sealing key for a day, before anything is sealed: a node that was given other keys by mistake must not
     /// begin beside us, nor we beside it.
     async fn note_own_key(&self, pipe: &mut Pipe) -> Result<(), Unfit> {
-        match greet::note_own_key(pipe, &self.names, &self.options.keys, &self.given_time(), OWN_KEY_NOTED)
+        match server_keys::note_own(pipe, &self.names, &self.options.keys, &self.given_time(), OWN_KEY_NOTED)
             .await?
         {
             Some(missing) => Err(Unfit::MissingKey(missing)),
@@ -63,20 +60,21 @@ impl Core {
 
     /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
     async fn marker(&self, pipe: &mut Pipe, now: UnixTime) -> Result<String, Unfit> {
-        let seen = greet::markers(pipe, &self.names).await?;
-        let begun = if seen.missing.is_empty() { None } else { greet::beginning(pipe, &self.names).await? };
+        let seen = markers::read(pipe, &self.names).await?;
+        let begun =
+            if seen.missing.is_empty() { None } else { markers::beginning(pipe, &self.names).await? };
         let marker = match seen.only() {
             Err(Unfit::Empty) if self.may_begin() || begun.is_some() => None,
             only => Some(only?.to_owned()),
         };
         let marker = match marker {
             Some(marker) if begun.as_ref() != Some(&marker) => marker,
-            _ => greet::begin(pipe, &self.names, (self.options.draw)(), now).await?,
+            _ => markers::begin(pipe, &self.names, (self.options.draw)(), now).await?,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, last_seen)) = &*known
             && *known != marker
-            && greet::adopted_at(&marker) < *last_seen
+            && markers::adopted_at(&marker) < *last_seen
         {
             return Err(Unfit::Wrong(
                 "the server holds another store than before: lead store.url back to the right one, or restart this \
@@ -114,7 +112,8 @@ impl Core {
             Err(Unfit::Failing(_)) => return Ok(()),
             Err(unfit) => return Err(unfit),
         }
-        if let Err(unfit @ Unfit::Wrong(_)) = greet::refuse_half_a_copy(&mut pipes.all, &self.names).await {
+        if let Err(unfit @ Unfit::Wrong(_)) = copying::refuse_if_unfinished(&mut pipes.all, &self.names).await
+        {
             return Err(unfit);
         }
         if let Err(unfit @ Unfit::MissingKey(_)) = self.note_own_key(&mut pipes.all).await {

@@ -8,7 +8,9 @@ mod address;
 mod adopt;
 mod calls;
 mod claims;
+mod clock;
 mod complaint;
+mod copying;
 mod create;
 mod fault;
 mod greet;
@@ -17,12 +19,14 @@ mod keys;
 mod lease;
 pub(crate) mod legacy;
 mod link;
+mod markers;
 mod offline;
 mod replicas;
 mod reply;
 mod rows;
 mod scan;
 mod script;
+mod server_keys;
 mod supervise;
 mod tidy;
 mod upkeep;
@@ -259,7 +263,7 @@ impl Core {
 
     /// The time that scripts get; empty: their server's.
     fn given_time(&self) -> Vec<u8> {
-        self.options.clock.as_ref().map(|clock| clock().millis().to_string()).unwrap_or_default().into_bytes()
+        clock::given(&self.options)
     }
 }
 

@@ -13,13 +13,13 @@ use tokio::sync::Mutex;
 
 use super::RedisOptions;
 use super::fault;
-use super::greet;
 use super::keys::{BUCKETS, Names, bucket_of};
 use super::link::{Pipe, Target};
 use super::reply::{self, Fields, claim_text, nonsense, or_empty, state_number};
 use super::rows::{millis, need_until};
 use super::scan;
 use super::script::{BRING, NEED, PAGE, Script, WHOLE};
+use super::{clock, copying};
 use crate::StoreError;
 use crate::copy::{CopyError, Mark, Origin, Page, Row};
 
@@ -105,20 +105,13 @@ impl RedisOffline {
         keys: Vec<String>,
         args: &[&[u8]],
     ) -> Result<Value, RedisError> {
-        let time = self.given_time();
+        let time = clock::given(&self.options);
         let keys = [vec![self.names.marker(bucket)], keys].concat();
         pipe.run(script, &keys, &[&[self.marker.as_bytes(), &time], args].concat()).await
     }
 
-    fn given_time(&self) -> Vec<u8> {
-        millis(self.options.clock.as_ref().map(|clock| clock()))
-    }
-
     pub(crate) async fn now(&self) -> Result<UnixTime, StoreError> {
-        match &self.options.clock {
-            Some(clock) => Ok(clock()),
-            None => self.insist(async |mut pipe| greet::time(&mut pipe, &self.names).await).await,
-        }
+        self.insist(async |mut pipe| clock::ask(&self.options, &mut pipe, &self.names).await).await
     }
 
     /// The node whose lease holds, if any does.
@@ -129,7 +122,7 @@ impl RedisOffline {
             for lease in leases {
                 let node = pipe.ask(cmd("GET").arg(lease)).await?;
                 if node != Value::Nil {
-                    return Ok(Some(greet::text(&node)));
+                    return Ok(Some(reply::text(&node)));
                 }
             }
             Ok(None)
@@ -144,7 +137,7 @@ impl RedisOffline {
                 async move { pipe.ask(cmd("ZLEXCOUNT").arg(index).arg("(").arg("+")).await }
             }));
             let counts = counts.await?;
-            Ok(counts.iter().filter_map(|count| greet::text(count).parse::<u64>().ok()).sum())
+            Ok(counts.iter().filter_map(|count| reply::text(count).parse::<u64>().ok()).sum())
         })
         .await
     }
@@ -284,7 +277,7 @@ impl RedisOffline {
     }
 
     pub(crate) async fn mark(&self, mark: &Mark) -> Result<(), StoreError> {
-        let text = greet::copying_text(mark);
+        let text = copying::to_text(mark);
         self.insist(async |mut pipe| pipe.ask(cmd("SET").arg(self.names.copying()).arg(&text)).await)
             .await
             .map(drop)

@@ -207,6 +207,17 @@ pub(super) fn or_empty<T: std::fmt::Display>(value: Option<T>) -> Vec<u8> {
     value.map(|value| value.to_string()).unwrap_or_default().into_bytes()
 }
 
+/// A value as text, whatever the protocol calls it.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        Value::Okay => "OK".to_owned(),
+        Value::Int(number) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{ErrorKind, RedisError, Value, cmd};
 
-use super::greet::text;
 use super::link::Pipe;
+use super::reply::text;
 
 /// Keys that one step looks at.
 const STEP: usize = 1000;

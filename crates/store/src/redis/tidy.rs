@@ -7,9 +7,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::RowKey;
 
-use super::greet::text;
 use super::keys::{BUCKETS, Names, bucket_of};
 use super::link::Pipe;
+use super::reply::text;
 use super::scan;
 use super::script::TIDY;
 

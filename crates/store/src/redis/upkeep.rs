@@ -10,7 +10,7 @@ use tempalias_alias::{ClientTag, Rate, RowKey};
 use super::keys::BUCKETS;
 use super::reply::Fields;
 use super::script::{SWEEP, TAKE};
-use super::{Core, greet};
+use super::{Core, markers};
 use crate::{Health, StoreError, Swept, in_time, system_clock};
 
 /// Rows that one script looks at: well under a millisecond of the server's time.
@@ -74,7 +74,7 @@ impl Core {
     /// Whether every part of the store is there.
     async fn check_reading(&self) -> Result<(), StoreError> {
         let (pipes, generation) = self.link.pipes()?;
-        let seen = match greet::markers(&pipes.all, &self.names).await {
+        let seen = match markers::read(&pipes.all, &self.names).await {
             Ok(seen) => seen,
             Err(error) => {
                 return Err(self

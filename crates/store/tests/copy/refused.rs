@@ -44,6 +44,34 @@ async fn stores_that_are_served_or_hold_something_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_copies_at_once_into_one_server_one_goes_on() {
+    let (folder, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let server = Server::start(&[]);
+    let sources = [file(&folder, &time), file(&folder, &time)];
+    for (place, first) in sources.iter().zip([1, 101]) {
+        let store = serve(place).await;
+        for number in first..first + 20 {
+            let made = store.create(row(number, limits(1, None)), &[], None).await;
+            assert_eq!(made, Ok(Created::Done));
+        }
+        end(store).await;
+    }
+    for _ in 0..10 {
+        server.cli(&["FLUSHALL"]);
+        let to = redis(&server.address(), &time);
+        let (one, other) = tokio::join!(try_copy(&sources[0], &to), try_copy(&sources[1], &to));
+        let refused = match (one, other) {
+            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused.to_string(),
+            both => panic!("{both:?}"),
+        };
+        assert!(refused.contains("unfinished copy") || refused.contains("holds 20 aliases"), "{refused}");
+        let store = serve(&to).await;
+        assert_eq!(store.list(None, 100).await.unwrap().len(), 20, "of one of them");
+        end(store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_not_there_is_not_made() {
     let (folder, time) = (tempfile::tempdir().unwrap(), Time::new());
     let server = Server::start(&[]);

@@ -5,9 +5,9 @@ use tempalias_alias::{ClientTag, RowKey, Sealed, UnixTime};
 
 use super::{RedisOffline, gently};
 use crate::copy::{Aside, Cursor};
-use crate::redis::greet::text;
 use crate::redis::keys::Hex;
 use crate::redis::link::Pipe;
+use crate::redis::reply::text;
 use crate::redis::scan;
 use crate::redis::script::BRING_REPLY;
 use crate::{Idempotent, StoreError};

@@ -9,7 +9,7 @@ use crate::redis::fault;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
 use crate::redis::link::{Pipe, Target};
-use crate::redis::{RedisOptions, legacy, refused};
+use crate::redis::{RedisOptions, clock, copying, legacy, markers, refused, server_keys};
 
 const NO_STORE: &str = "the server holds no tempalias store";
 const IS_OF_2010: &str =
@@ -17,7 +17,7 @@ const IS_OF_2010: &str =
 
 /// What a server shows before anything is copied.
 struct Look {
-    seen: greet::Markers,
+    seen: markers::Markers,
     copying: Option<Mark>,
     now: UnixTime,
 }
@@ -34,7 +34,7 @@ impl RedisOffline {
             Err(unfit) => return Err(no_source(&options, &mut pipe, unfit).await),
         };
         if let Some(mark) = copying {
-            return Err(wrong(&options, Unfit::Wrong(greet::half_a_copy(&mark.from.shown))));
+            return Err(wrong(&options, Unfit::Wrong(copying::half_a_copy(&mark.from.shown))));
         }
         if let Some(why) = seen.fault(&marker) {
             return Err(wrong(&options, Unfit::Wrong(why)));
@@ -50,9 +50,12 @@ impl RedisOffline {
         let mut pipe = connect(&options, &target).await?;
         let Look { seen, copying, now } =
             look_through(&options, &mut pipe).await.map_err(|unfit| wrong(&options, unfit))?;
+        let names = Names::new(&options.namespace);
         let marker = match seen.only() {
             Ok(marker) => marker.to_owned(),
-            Err(Unfit::Empty) => greet::new_marker((options.draw)().to_be_bytes(), now),
+            Err(Unfit::Empty) => markers::elect(&mut pipe, &names, (options.draw)(), now)
+                .await
+                .map_err(|error| wrong(&options, error.into()))?,
             Err(unfit) => return Err(wrong(&options, unfit)),
         };
         let store = Self::of(options, target, marker, pipe.clone(), true);
@@ -61,22 +64,28 @@ impl RedisOffline {
             return Err(CopyError::Same(from.shown.clone(), shown));
         }
         let failed = |why| CopyError::Store { store: shown.clone(), why };
-        let mark = match copying {
+        let begun = if copying.is_some() {
+            copying
+        } else {
+            let rows = store.count().await.map_err(failed)?;
+            if rows > 0 {
+                return Err(CopyError::NotEmpty { store: shown, rows });
+            }
+            store.refuse_if_served().await?;
+            // First of all: what is there from now on is half a copy, whatever happens.
+            let begun = copying::begin(&mut pipe, &names, &Mark::first(from)).await;
+            begun.map_err(|error| failed(fault::in_store_words(&error)))?
+        };
+        let mark = match begun {
+            None => Mark::first(from),
             Some(mark) if mark.from.id == from.id => mark,
             Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
-            None => {
-                let rows = store.count().await.map_err(failed)?;
-                if rows > 0 {
-                    return Err(CopyError::NotEmpty { store: shown, rows });
-                }
-                store.refuse_if_served().await?;
-                Mark { from: from.clone(), after: None }
-            }
         };
-        // First of all: what is there from now on is half a copy, whatever happens.
-        store.mark(&mark).await.map_err(failed)?;
-        let marked = greet::mark(&pipe, &store.names, &store.marker, &seen.missing).await;
-        marked.map_err(|error| failed(fault::in_store_words(&error)))?;
+        let marked = async {
+            markers::mark(&pipe, &names, &store.marker, &seen.missing).await?;
+            markers::all_have_it(&mut pipe, &names).await
+        };
+        marked.await.map_err(|error| failed(fault::in_store_words(&error)))?;
         store.refuse_if_served().await?;
         Ok((store, mark))
     }
@@ -103,15 +112,12 @@ async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, U
                    `tempalias db adopt` first";
         return Err(Unfit::Wrong(why.to_owned()));
     }
-    let now = match &options.clock {
-        Some(clock) => clock(),
-        None => greet::time(pipe, &names).await?,
-    };
-    if let Some(missing) = greet::missing_key(pipe, &names, &options.keys, now).await? {
+    let now = clock::ask(options, pipe, &names).await?;
+    if let Some(missing) = server_keys::missing(pipe, &names, &options.keys, now).await? {
         return Err(Unfit::MissingKey(missing));
     }
-    let copying = greet::copying(pipe, &names).await?;
-    let seen = greet::markers(pipe, &names).await?;
+    let copying = copying::read(pipe, &names).await?;
+    let seen = markers::read(pipe, &names).await?;
     Ok(Look { seen, copying, now })
 }
 

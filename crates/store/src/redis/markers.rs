@@ -1,0 +1,185 @@
+//! The markers: one in every bucket says which store its rows belong to. Where it is missing nothing is known of any
+//! alias, so a server that came back empty, or another one, is told from one that has no such alias
+//! (docs/decisions/022).
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use redis::{RedisError, Value, cmd};
+use tempalias_alias::UnixTime;
+
+use super::greet::{Unfit, check_server};
+use super::keys::{BUCKETS, Hex, Names};
+use super::link::Pipe;
+use super::reply::text;
+use super::script::{MARK, UNMARK};
+
+/// Format of what is stored, in every marker.
+const FORMAT: &str = "2";
+
+/// What the markers of all buckets say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Markers {
+    /// Each different marker, and how many buckets have it.
+    pub(super) seen: BTreeMap<String, u16>,
+    /// Buckets without one.
+    pub(super) missing: Vec<u16>,
+}
+
+impl Markers {
+    /// The one marker, if there is only one.
+    pub(super) fn only(&self) -> Result<&str, Unfit> {
+        let mut seen = self.seen.keys();
+        match (seen.next(), seen.next()) {
+            (None, _) => Err(Unfit::Empty),
+            (Some(marker), None) => check_format(marker),
+            (Some(_), Some(_)) => Err(Unfit::Wrong(
+                "parts of two stores are mixed on this server: give each a store.namespace of its own, or restore \
+                 the server from one copy"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// For operators; none: all is well.
+    pub(super) fn fault(&self, marker: &str) -> Option<String> {
+        let wrong: u16 = self.seen.iter().filter(|(seen, _)| *seen != marker).map(|(_, count)| count).sum();
+        let missing = self.missing.len() + usize::from(wrong);
+        (missing > 0).then(|| {
+            format!(
+                "{missing} of {BUCKETS} parts of the store are gone (a server came back empty, or was replaced): \
+                 restore it, or accept the loss with `tempalias db adopt`"
+            )
+        })
+    }
+}
+
+fn check_format(marker: &str) -> Result<&str, Unfit> {
+    match marker.split(' ').next() {
+        Some(FORMAT) => Ok(marker),
+        format => Err(Unfit::Wrong(format!(
+            "the store has format {}, and this tempalias knows {FORMAT}: run the newer version that wrote it",
+            format.unwrap_or("?")
+        ))),
+    }
+}
+
+/// A new marker for a store that begins, or is adopted, now.
+fn new_marker(id: [u8; 8], now: UnixTime) -> String {
+    format!("{FORMAT} {} {}", Hex(&id), now.millis())
+}
+
+/// When the store of this marker was adopted.
+pub(super) fn adopted_at(marker: &str) -> UnixTime {
+    UnixTime::from_millis(marker.rsplit(' ').next().and_then(|at| at.parse().ok()).unwrap_or_default())
+}
+
+/// Reads the marker of every bucket.
+pub(super) async fn read(pipe: &Pipe, names: &Names) -> Result<Markers, RedisError> {
+    let asked = (0..BUCKETS).map(|bucket| {
+        let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
+        async move { pipe.ask(cmd("GET").arg(name)).await }
+    });
+    let mut markers = Markers::default();
+    for (bucket, answer) in (0..BUCKETS).zip(join_all(asked).await) {
+        match answer? {
+            Value::Nil => markers.missing.push(bucket),
+            marker => *markers.seen.entry(text(&marker)).or_default() += 1,
+        }
+    }
+    Ok(markers)
+}
+
+/// Writes the marker of these buckets, where there is none, and begins their indexes.
+pub(super) async fn mark(
+    pipe: &Pipe,
+    names: &Names,
+    marker: &str,
+    buckets: &[u16],
+) -> Result<(), RedisError> {
+    let asked = buckets.iter().map(|&bucket| {
+        let (mut pipe, keys) = (pipe.clone(), [names.marker(bucket), names.index(bucket)]);
+        async move { pipe.run(&MARK, &keys, &[marker.as_bytes()]).await }
+    });
+    join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
+}
+
+/// Marks an empty server as holding a store that begins now; the marker. What was cut short is known, and finished by
+/// whoever comes next.
+pub(super) async fn begin(pipe: &mut Pipe, names: &Names, id: u64, now: UnixTime) -> Result<String, Unfit> {
+    let elected = elect(pipe, names, id, now).await?;
+    let all: Vec<u16> = (0..BUCKETS).collect();
+    mark(pipe, names, &elected, &all).await?;
+    let marker = read(pipe, names).await?.only()?.to_owned();
+    all_have_it(pipe, names).await?;
+    Ok(marker)
+}
+
+/// The marker that an empty server gets. Of several who begin at once one is elected: parts of two stores must not mix.
+pub(super) async fn elect(
+    pipe: &mut Pipe,
+    names: &Names,
+    id: u64,
+    now: UnixTime,
+) -> Result<String, RedisError> {
+    let ours = new_marker(id.to_be_bytes(), now);
+    let mut elect = cmd("SET");
+    elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET");
+    Ok(match pipe.ask(&elect).await? {
+        Value::Nil => ours,
+        other => text(&other),
+    })
+}
+
+/// The elected marker stands in all buckets: the beginning is over.
+pub(super) async fn all_have_it(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
+    pipe.ask(cmd("DEL").arg(names.beginning())).await.map(drop)
+}
+
+/// The marker of a beginning that was cut short; or of one that goes on elsewhere at this moment.
+pub(super) async fn beginning(pipe: &mut Pipe, names: &Names) -> Result<Option<String>, RedisError> {
+    match pipe.ask(cmd("GET").arg(names.beginning())).await? {
+        Value::Nil => Ok(None),
+        marker => Ok(Some(text(&marker))),
+    }
+}
+
+/// Takes the markers away: from now on nothing is known of any alias, on whatever node, until somebody adopts what is
+/// left. Not those of somebody who adopts it at this moment: the markers are read first, and then once more whether
+/// anything was thrown away.
+pub(super) async fn distrust(pipe: &mut Pipe, names: &Names, is_cluster: bool) -> Result<(), Unfit> {
+    let seen = read(pipe, names).await?;
+    if check_server(pipe, is_cluster).await?.evicted == 0 {
+        return Ok(());
+    }
+    for marker in seen.seen.keys() {
+        let asked = (0..BUCKETS).map(|bucket| {
+            let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
+            async move { pipe.run(&UNMARK, &[name], &[marker.as_bytes()]).await }
+        });
+        join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_agree_or_are_told_apart() {
+        let marker = new_marker([7; 8], UnixTime::from_secs(1_000));
+        assert_eq!((check_format(&marker), adopted_at(&marker)), (Ok(&*marker), UnixTime::from_secs(1_000)));
+        let all = |seen: &[(&str, u16)], missing: Vec<u16>| Markers {
+            seen: seen.iter().map(|(marker, count)| ((*marker).to_owned(), *count)).collect(),
+            missing,
+        };
+        assert_eq!(all(&[], vec![0]).only(), Err(Unfit::Empty));
+        assert_eq!(all(&[(&marker, 1)], vec![0]).only(), Ok(&*marker));
+        assert!(matches!(all(&[(&marker, 1), ("2 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
+        assert!(matches!(all(&[("3 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
+        assert_eq!(all(&[(&marker, BUCKETS)], vec![]).fault(&marker), None);
+        assert!(all(&[(&marker, 1000)], vec![1, 2]).fault(&marker).unwrap().starts_with("2 of 1024"));
+        assert!(all(&[("2 ff 9", 1024)], vec![]).fault(&marker).unwrap().starts_with("1024 of 1024"));
+    }
+}
