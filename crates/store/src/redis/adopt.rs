@@ -1,14 +1,11 @@
 //! Making a server ready for a store: the first time, or after it has lost what it held.
 
-use std::collections::BTreeSet;
-
 use redis::{RedisError, cmd};
 
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
-use super::tidy::{self, Tidied};
-use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys};
+use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys, tidy};
 use crate::OpenError;
 
 /// What adopting did.
@@ -73,12 +70,14 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     }
     let seen = markers::read(pipe, &names).await?;
     // Before the markers: until then nothing is believed.
-    let Tidied { gone: aliases, lost } = match seen.only() {
-        Ok(_) | Err(Unfit::Empty) => tidy::indexes(pipe, &names).await?,
+    let aliases = match seen.only() {
+        Ok(_) | Err(Unfit::Empty) => tidy::forget_what_is_gone(pipe, &names).await?,
         Err(unfit) => return Err(unfit),
     };
-    let damaged: BTreeSet<u16> = seen.missing.iter().chain(&lost).copied().collect();
-    let damaged: Vec<u16> = damaged.into_iter().collect();
+    let damaged = [&seen.missing[..], &seen.unlisted].concat();
+    if !damaged.is_empty() {
+        tidy::list_again(pipe, &names).await?;
+    }
     let parts = damaged.len();
     let (marker, adopted) = match seen.only() {
         Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),

@@ -24,6 +24,8 @@ pub(super) struct Markers {
     pub(super) seen: BTreeMap<String, u16>,
     /// Buckets without one.
     pub(super) missing: Vec<u16>,
+    /// Buckets with one whose index of rows is gone: nothing is known there of a row that is not found.
+    pub(super) unlisted: Vec<u16>,
 }
 
 impl Markers {
@@ -44,7 +46,7 @@ impl Markers {
     /// For operators; none: all is well.
     pub(super) fn fault(&self, marker: &str) -> Option<String> {
         let wrong: u16 = self.seen.iter().filter(|(seen, _)| *seen != marker).map(|(_, count)| count).sum();
-        let missing = self.missing.len() + usize::from(wrong);
+        let missing = self.missing.len() + self.unlisted.len() + usize::from(wrong);
         (missing > 0).then(|| {
             format!(
                 "{missing} of {BUCKETS} parts of the store are gone (a server came back empty, or was replaced): \
@@ -74,17 +76,25 @@ pub(super) fn adopted_at(marker: &str) -> UnixTime {
     UnixTime::from_millis(marker.rsplit(' ').next().and_then(|at| at.parse().ok()).unwrap_or_default())
 }
 
-/// Reads the marker of every bucket.
+/// Reads the marker of every bucket, and whether its index begins with the empty name that was put there with it.
 pub(super) async fn read(pipe: &Pipe, names: &Names) -> Result<Markers, RedisError> {
     let asked = (0..BUCKETS).map(|bucket| {
-        let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
-        async move { pipe.ask(cmd("GET").arg(name)).await }
+        let (mut to_marker, mut to_index) = (pipe.clone(), pipe.clone());
+        let (mut marker, mut first) = (cmd("GET"), cmd("ZSCORE"));
+        marker.arg(names.marker(bucket));
+        first.arg(names.index(bucket)).arg("");
+        async move { tokio::try_join!(to_marker.ask(&marker), to_index.ask(&first)) }
     });
     let mut markers = Markers::default();
-    for (bucket, answer) in (0..BUCKETS).zip(join_all(asked).await) {
-        match answer? {
-            Value::Nil => markers.missing.push(bucket),
-            marker => *markers.seen.entry(text(&marker)).or_default() += 1,
+    for (bucket, answers) in (0..BUCKETS).zip(join_all(asked).await) {
+        match answers? {
+            (Value::Nil, _) => markers.missing.push(bucket),
+            (marker, first) => {
+                *markers.seen.entry(text(&marker)).or_default() += 1;
+                if first == Value::Nil {
+                    markers.unlisted.push(bucket);
+                }
+            }
         }
     }
     Ok(markers)
@@ -173,12 +183,15 @@ mod tests {
         let all = |seen: &[(&str, u16)], missing: Vec<u16>| Markers {
             seen: seen.iter().map(|(marker, count)| ((*marker).to_owned(), *count)).collect(),
             missing,
+            unlisted: Vec::new(),
         };
         assert_eq!(all(&[], vec![0]).only(), Err(Unfit::Empty));
         assert_eq!(all(&[(&marker, 1)], vec![0]).only(), Ok(&*marker));
         assert!(matches!(all(&[(&marker, 1), ("2 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
         assert!(matches!(all(&[("3 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
         assert_eq!(all(&[(&marker, BUCKETS)], vec![]).fault(&marker), None);
+        let unlisted = Markers { unlisted: vec![3], ..all(&[(&marker, BUCKETS)], vec![]) };
+        assert!(unlisted.fault(&marker).unwrap().starts_with("1 of 1024"));
         assert!(all(&[(&marker, 1000)], vec![1, 2]).fault(&marker).unwrap().starts_with("2 of 1024"));
         assert!(all(&[("2 ff 9", 1024)], vec![]).fault(&marker).unwrap().starts_with("1024 of 1024"));
     }

@@ -18,48 +18,32 @@ const STEP: usize = 100;
 /// Calls on their way at once.
 const AT_ONCE: usize = 64;
 
-/// What was found.
-pub(super) struct Tidied {
-    /// Rows that were gone although an index had them.
-    pub(super) gone: u64,
-    /// Buckets whose index was gone.
-    pub(super) lost: Vec<u16>,
+/// Forgets rows that are gone: how many.
+pub(super) async fn forget_what_is_gone(pipe: &Pipe, names: &Names) -> Result<u64, RedisError> {
+    let buckets: Vec<u64> = stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(buckets.iter().sum())
 }
 
-/// Forgets rows that are gone, and lists again those that stand in no index where one was lost.
-pub(super) async fn indexes(pipe: &Pipe, names: &Names) -> Result<Tidied, RedisError> {
-    let buckets: Vec<(u64, bool)> =
-        stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-    let gone = buckets.iter().map(|(gone, _)| gone).sum();
-    let lost: Vec<u16> =
-        (0..BUCKETS).zip(buckets).filter(|(_, (_, is_whole))| !is_whole).map(|(bucket, _)| bucket).collect();
-    if !lost.is_empty() {
-        list_again(&mut pipe.clone(), names).await?;
-    }
-    Ok(Tidied { gone, lost })
-}
-
-/// How many rows of one index were gone, and whether it is the one that was begun with its bucket.
-async fn of_bucket(mut pipe: Pipe, names: &Names, bucket: u16) -> Result<(u64, bool), RedisError> {
+/// How many rows of one index were gone.
+async fn of_bucket(mut pipe: Pipe, names: &Names, bucket: u16) -> Result<u64, RedisError> {
     let index = names.index(bucket);
-    let is_whole = pipe.ask(cmd("ZSCORE").arg(&index).arg("")).await? != Value::Nil;
     let (mut gone, mut from) = (0, b"(".to_vec());
     loop {
         let mut range = cmd("ZRANGEBYLEX");
         range.arg(&index).arg(&from).arg("+").arg("LIMIT").arg(0).arg(STEP);
-        let Value::Array(listed) = pipe.ask(&range).await? else { return Ok((gone, is_whole)) };
+        let Value::Array(listed) = pipe.ask(&range).await? else { return Ok(gone) };
         let rows: Vec<RowKey> = listed.iter().filter_map(row_of_bytes).collect();
-        let Some(last) = rows.last() else { return Ok((gone, is_whole)) };
+        let Some(last) = rows.last() else { return Ok(gone) };
         gone += tidy(&mut pipe, names, bucket, &rows).await?;
         from = [b"(", &last.0[..]].concat();
     }
 }
 
 /// Puts every row that stands there into its index.
-async fn list_again(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
+pub(super) async fn list_again(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
     for master in scan::masters(pipe).await? {
         let mut cursor = Vec::new();
         loop {

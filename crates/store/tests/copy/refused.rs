@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tempalias_store::Created;
+use tempalias_store::{Adopted, Created};
 use tempalias_store::copy::{CopyError, Offline, Place, Source, Target};
 
 use crate::fixture::{Time, end, file, fill, limits, path, redis, row, serve, try_copy, try_serve};
@@ -103,9 +103,14 @@ async fn a_store_that_has_lost_a_part_is_no_source() {
     let from = redis(&server.address(), &time);
     let Place::Redis(options) = &from else { panic!("a Redis") };
     end(serve(&from).await).await;
-    server.cli(&["DEL", &format!("{}:{{b3ff}}:marker", options.namespace)]);
-    let error = refusal(&from, &file(&folder, &time)).await;
-    assert!(error.contains("1 of 1024 parts"), "{error}");
+    let lose = |what: &str| server.cli(&["DEL", &format!("{}:{{b3ff}}:{what}", options.namespace)]);
+    let adopt = async || tempalias_store::adopt(options).await.unwrap();
+    for what in ["marker", "index"] {
+        assert_eq!(lose(what), "1");
+        let error = refusal(&from, &file(&folder, &time)).await;
+        assert!(error.contains("1 of 1024 parts"), "{what}: {error}");
+        assert_eq!(adopt().await, Adopted::Mended { parts: 1, of: 1024, aliases: 0 });
+    }
 }
 
 /// Half a copy is nothing that can be served, copied, adopted, or filled from elsewhere.

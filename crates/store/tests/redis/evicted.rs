@@ -84,9 +84,12 @@ async fn a_row_or_an_index_that_is_gone_is_an_error_until_the_loss_is_accepted()
     }
     assert_eq!(try_claim(&store, index_gone, 1, 2).await, Ok(Answer::Granted), "what is there is there");
     assert_eq!(try_claim(&store, beside, 1, 3).await, Ok(Answer::Granted));
+    let told = store.check().await.reader.unwrap_err().to_string();
+    assert!(told.contains("2 of 1024 parts"), "what /readyz says: {told}");
     let adopt = async || tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
     assert_eq!(adopt().await, Adopted::Mended { parts: 2, of: 1024, aliases: 1 });
     assert_eq!(adopt().await, Adopted::Nothing);
+    assert_eq!(store.check().await.reader, Ok(()));
     assert!(unknown(&store, row_gone).await && unknown(&store, never).await);
     let listed: Vec<RowKey> = store.list(None, 10).await.unwrap().iter().map(|row| row.key).collect();
     assert_eq!(listed, [index_gone, beside], "listed again");
