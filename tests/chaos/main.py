@@ -21,8 +21,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 # What is run when no store is named.
 STORES = ("embedded", "redis")
 HELD, BROKEN, FAILED = 0, 1, 2
-# How long after the faults messages may still be without an answer: what is in flight or in doubt must become known.
-CALM = {"embedded": 15, "redis": 45}
+# How long after the faults messages may still be without an answer: what is in flight or in doubt must become known; the
+# next hop may still take longer than anybody waits, twice in a row.
+CALM = {"embedded": 30, "redis": 45}
 # How many recipients a message has at most: each may have to wait for the one before.
 MOST_RECIPIENTS = 5
 WORKERS = {"embedded": 40, "redis": 40}

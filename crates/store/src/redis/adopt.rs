@@ -5,7 +5,8 @@ use redis::{RedisError, cmd};
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
-use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys, tidy};
+use super::tidy::{self, Rows};
+use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys};
 use crate::OpenError;
 
 /// What adopting did.
@@ -69,29 +70,36 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
         return Err(Unfit::MissingKey(missing));
     }
     let seen = markers::read(pipe, &names).await?;
-    // Before the markers: until then nothing is believed.
-    let aliases = match seen.only() {
-        Ok(_) | Err(Unfit::Empty) => tidy::forget_what_is_gone(pipe, &names).await?,
+    let known = match seen.only() {
+        Ok(marker) => Some(marker.to_owned()),
+        Err(Unfit::Empty) => None,
         Err(unfit) => return Err(unfit),
     };
     let damaged = [&seen.missing[..], &seen.unlisted].concat();
+    // Before the markers: until then nothing is believed.
     if !damaged.is_empty() {
         tidy::list_again(pipe, &names).await?;
     }
-    let parts = damaged.len();
-    let (marker, adopted) = match seen.only() {
-        Ok(_) if parts == 0 && aliases == 0 => return Ok(Adopted::Nothing),
-        Ok(marker) => (marker.to_owned(), Adopted::Mended { parts, of: BUCKETS, aliases }),
-        Err(Unfit::Empty) => (markers::begin(pipe, &names, (options.draw)(), now).await?, Adopted::Begun),
-        Err(unfit) => return Err(unfit),
+    let Rows { gone, left } = tidy::forget_what_is_gone(pipe, &names).await?;
+    if damaged.is_empty() && gone == 0 {
+        return Ok(Adopted::Nothing);
+    }
+    let marker = match known {
+        Some(marker) => marker,
+        None if left == 0 => {
+            return markers::begin(pipe, &names, (options.draw)(), now).await.map(|_| Adopted::Begun);
+        }
+        // All markers were taken away because of what was thrown away, or were thrown away themselves.
+        None => markers::elect(pipe, &names, (options.draw)(), now).await?,
     };
-    if !seen.missing.is_empty() && adopted != Adopted::Begun {
+    if !seen.missing.is_empty() {
         // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
         // the marker on they are dead to all others.
         tokio::time::sleep(lease::LENGTH).await;
     }
     markers::mark(pipe, &names, &marker, &damaged).await?;
-    Ok(adopted)
+    markers::all_have_it(pipe, &names).await?;
+    Ok(Adopted::Mended { parts: damaged.len(), of: BUCKETS, aliases: gone })
 }
 
 /// The count of what was thrown away stays as it was: every node would go on distrusting the server.

@@ -18,26 +18,37 @@ const STEP: usize = 100;
 /// Calls on their way at once.
 const AT_ONCE: usize = 64;
 
-/// Forgets rows that are gone: how many.
-pub(super) async fn forget_what_is_gone(pipe: &Pipe, names: &Names) -> Result<u64, RedisError> {
-    let buckets: Vec<u64> = stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
+/// How many rows the indexes had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Rows {
+    /// Those that are gone.
+    pub(super) gone: u64,
+    /// Those that are there.
+    pub(super) left: u64,
+}
+
+/// Forgets rows that are gone.
+pub(super) async fn forget_what_is_gone(pipe: &Pipe, names: &Names) -> Result<Rows, RedisError> {
+    let buckets: Vec<Rows> = stream::iter((0..BUCKETS).map(|bucket| of_bucket(pipe.clone(), names, bucket)))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(buckets.iter().sum())
+    let (gone, left) = buckets.iter().fold((0, 0), |(gone, left), rows| (gone + rows.gone, left + rows.left));
+    Ok(Rows { gone, left })
 }
 
-/// How many rows of one index were gone.
-async fn of_bucket(mut pipe: Pipe, names: &Names, bucket: u16) -> Result<u64, RedisError> {
+async fn of_bucket(mut pipe: Pipe, names: &Names, bucket: u16) -> Result<Rows, RedisError> {
     let index = names.index(bucket);
-    let (mut gone, mut from) = (0, b"(".to_vec());
+    let (mut rows, mut from) = (Rows::default(), b"(".to_vec());
     loop {
         let mut range = cmd("ZRANGEBYLEX");
         range.arg(&index).arg(&from).arg("+").arg("LIMIT").arg(0).arg(STEP);
-        let Value::Array(listed) = pipe.ask(&range).await? else { return Ok(gone) };
-        let rows: Vec<RowKey> = listed.iter().filter_map(row_of_bytes).collect();
-        let Some(last) = rows.last() else { return Ok(gone) };
-        gone += tidy(&mut pipe, names, bucket, &rows).await?;
+        let Value::Array(listed) = pipe.ask(&range).await? else { return Ok(rows) };
+        let keys: Vec<RowKey> = listed.iter().filter_map(row_of_bytes).collect();
+        let Some(last) = keys.last() else { return Ok(rows) };
+        let gone = tidy(&mut pipe, names, bucket, &keys).await?;
+        rows.gone += gone;
+        rows.left += (keys.len() as u64).saturating_sub(gone);
         from = [b"(", &last.0[..]].concat();
     }
 }

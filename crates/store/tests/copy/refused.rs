@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tempalias_store::{Adopted, Created};
 use tempalias_store::copy::{CopyError, Offline, Place, Source, Target};
+use tempalias_store::{Adopted, Created};
 
 use crate::fixture::{Time, end, file, fill, limits, path, redis, row, serve, try_copy, try_serve};
 use crate::servers::Server;
