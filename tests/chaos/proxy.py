@@ -78,7 +78,7 @@ class Connection:
         self.opened, self.port, self.end = time.monotonic(), None, "open"
         self.sent = {"c2s": 0, "s2c": 0}
         self.left = None  # when the node closed its side
-        self.progress, self.faults, self.tail = [], [], b""
+        self.progress, self.faults, self.tail, self.noted = [], [], b"", b""
         self.stalled = {"c2s": 0, "s2c": 0}
         self.cut_verdict_after = None
         rng = self.proxy.rng
@@ -118,6 +118,7 @@ class Connection:
         self.faults.append([round(time.monotonic(), 6), what])
 
     def close(self):
+        self.note_what_is_left()
         abrupt = self.proxy.rng.random() < 0.5
         for end in (self.client, self.server):
             if end is not None:
@@ -135,6 +136,8 @@ class Connection:
     async def pump(self, source, sink, direction):
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(source, 1 << 16):
+            if direction == "c2s":
+                self.note(data)
             if self.fate == "delay" and self.proxy.faulty:
                 await asyncio.sleep(self.slowness * self.proxy.rng.random())
             await self.stall(direction)
@@ -184,12 +187,30 @@ class Connection:
         if direction == "s2c":
             self.progress.append([round(time.monotonic(), 6), self.sent["s2c"]])
 
-    async def watch_client(self, sink, data):
-        """Notes which attempts pass, and may break the connection in or behind a final dot."""
-        seen = self.tail + data
+    def note(self, data):
+        """Which attempts a node has sent, whether or not they are handed on: it cannot know what became of them."""
+        if not self.route.smtp:
+            return
+        seen = self.noted + data
         for found in ATTEMPT.finditer(seen):
-            if found.end() > len(self.tail):
+            if found.end() > len(self.noted):
                 self.proxy.journal.write("seen", n=self.number, a=found.group(1).decode())
+        self.noted = seen[-200:]
+
+    def note_what_is_left(self):
+        """What the node has sent and nobody has read, when the connection breaks."""
+        for _ in range(64):
+            try:
+                data = self.client.recv(1 << 16)
+            except OSError:
+                return
+            if not data:
+                return
+            self.note(data)
+
+    async def watch_client(self, sink, data):
+        """May break the connection in or behind a final dot."""
+        seen = self.tail + data
         at = seen.find(DOT, max(0, len(self.tail) - len(DOT) + 1))
         tail_before, self.tail = len(self.tail), seen[-200:]
         if at < 0 or not self.proxy.faulty:

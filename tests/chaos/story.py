@@ -44,7 +44,7 @@ def tell(evidence, folder, began, message, address):
             connections.add(connection["n"] if connection else None)
     for attempt in attempts:
         for seen in evidence.seen.get(attempt["a"], ()):
-            add(seen["t"], "proxy", f"{seen['a']} passes on connection {seen['n']}")
+            add(seen["t"], "proxy", f"{seen['a']} was sent on connection {seen['n']}")
             connections.add(seen["n"])
     if not found:
         return []
