@@ -67,7 +67,8 @@ impl Script {
     }
 }
 
-const PRELUDE: &str = include_str!("lua/prelude.lua");
+const CLOCK: &str = include_str!("lua/clock.lua");
+const PRELUDE: &str = concat!(include_str!("lua/clock.lua"), include_str!("lua/prelude.lua"));
 const WRITE_CLAIMS: &str = include_str!("lua/write_claims.lua");
 
 macro_rules! scripts {
@@ -91,8 +92,8 @@ scripts! {
     ACKNOWLEDGE = Always [PRELUDE, include_str!("lua/acknowledge.lua")];
     CHANGE = AlwaysWaitedFor [PRELUDE, include_str!("lua/change.lua")];
     SWEEP = Always [PRELUDE, include_str!("lua/sweep.lua")];
-    TAKE = IfThereIsRoom [include_str!("lua/take.lua")];
-    RESERVE = IfThereIsRoom [include_str!("lua/reserve.lua")];
+    TAKE = IfThereIsRoom [CLOCK, include_str!("lua/take.lua")];
+    RESERVE = IfThereIsRoom [CLOCK, include_str!("lua/reserve.lua")];
     CONFIRM = Always [include_str!("lua/confirm.lua")];
     RENEW = Always [PRELUDE, include_str!("lua/renew.lua")];
     ALIVE = Never [PRELUDE, include_str!("lua/alive.lua")];
@@ -103,5 +104,5 @@ scripts! {
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
     UNMARK = Always [include_str!("lua/unmark.lua")];
-    JOIN = Always [include_str!("lua/join.lua")];
+    JOIN = Always [CLOCK, include_str!("lua/join.lua")];
 }

@@ -1,6 +1,6 @@
--- Puts a row that is brought from elsewhere in place of whatever is there. KEYS: marker, row, claims, index. ARGV: 3 the
--- row's bytes for the index; nothing else: there is no such row. 4 state, 5 uses, 6 key id, 7 most uses, 8 valid from,
--- 9 valid until, 10 created, 11 when a removed row goes, 12 what is sealed, 13 when the last claim ends, then
+-- Puts a row that is brought from elsewhere in place of whatever is there. KEYS: marker, row, claims, index. ARGV: 3
+-- the row's bytes for the index; nothing else: there is no such row. 4 state, 5 uses, 6 key id, 7 most uses, 8 valid
+-- from, 9 valid until, 10 created, 11 when a removed row goes, 12 what is sealed, 13 when the last claim ends, then
 -- fingerprints and claims in turn.
 redis.call('DEL', KEYS[2], KEYS[3])
 if not ARGV[4] then

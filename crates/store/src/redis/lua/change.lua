@@ -1,7 +1,7 @@
--- What an owner or operator changes. KEYS: marker, row, claims, index. ARGV: 3 until when this holds (carried out later it might
--- undo what was changed since); 4 what; for limits 5 the new end and 6 the new most uses (either may be empty); for
--- removal 5 for how long the row stays; for freeing, from 5 on, the owners that are known to be dead. A removed row
--- stays as it is.
+-- What an owner or operator changes. KEYS: marker, row, claims, index. ARGV: 3 until when this holds (carried out later
+-- it might undo what was changed since); 4 what; for limits 5 the new end and 6 the new most uses (either may be
+-- empty); for removal 5 for how long the row stays; for freeing, from 5 on, the owners that are known to be dead. A
+-- removed row stays as it is.
 if now > tonumber(ARGV[3]) then return 'late' end
 local row = read_row(KEYS[2], KEYS[4])
 if not row then return 'none' end

@@ -1,11 +1,7 @@
 -- Notes for a while that rows are sealed under our first key, unless rows may stand under a key that we do not have: of
 -- two nodes that begin at the same moment with different keys one is told of the other's. KEYS: the list. ARGV: 1 the
 -- time or empty, 2 how long, from 3 on our keys. Answers the key that we lack, or nothing.
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local now = time_now(ARGV[1])
 local ours = {}
 for i = 3, #ARGV do ours[ARGV[i]] = true end
 local noted = redis.call('HGETALL', KEYS[1])
@@ -15,5 +11,5 @@ end
 local till = now + tonumber(ARGV[2])
 -- Not written with every look: half of its time is enough.
 local before = tonumber(redis.call('HGET', KEYS[1], ARGV[3]) or 0)
-if before < till - tonumber(ARGV[2]) / 2 then redis.call('HSET', KEYS[1], ARGV[3], string.format('%.0f', till)) end
+if before < till - tonumber(ARGV[2]) / 2 then redis.call('HSET', KEYS[1], ARGV[3], text(till)) end
 return {}

@@ -1,25 +1,16 @@
--- In front of every script on an alias. KEYS[1] is the marker of the alias's bucket, ARGV[1] what it must say,
--- ARGV[2] the time (tests give one; otherwise empty, and this server's clock decides).
+-- In front of every script on an alias, behind clock.lua. KEYS[1] is the marker of the alias's bucket, ARGV[1] what it
+-- must say, ARGV[2] the time or empty.
 -- An empty, evicted or replaced store has another marker or none: then nothing is known of any alias.
 local marker = redis.call('GET', KEYS[1])
 if marker ~= ARGV[1] then
   return redis.error_reply('NOTOURS ' .. (marker and 'another marker' or 'no marker'))
 end
 
-local now = tonumber(ARGV[2])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- Lua would write large numbers with an exponent.
-local function text(number)
-  return string.format('%.0f', number)
-end
+local now = time_now(ARGV[2])
 
 -- A row: s state (0 active, 1 paused, 2 removed), u uses, m most uses, f valid from, t valid until, c created,
 -- g when a removed row goes, o who made it, k server key, z what is sealed. m, f, t and g may be empty.
--- Times are milliseconds. A row past its retention is not there, whether or not it was deleted yet.
+-- A row past its retention is not there, whether or not it was deleted yet.
 local RETENTION = 30 * 24 * 3600 * 1000
 
 local function goes_at(row)
@@ -33,7 +24,8 @@ end
 -- was. Then it is not known whether there was such a row. The row's bytes may be given where time matters; keys of rows
 -- end in them in hexadecimal.
 local function expect_none(key, index, bytes)
-  bytes = bytes or string.gsub(string.sub(key, -32), '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+  local function byte(pair) return string.char(tonumber(pair, 16)) end
+  bytes = bytes or string.gsub(string.sub(key, -32), '%x%x', byte)
   local listed = redis.call('ZMSCORE', index, '', bytes)
   if not listed[1] or listed[2] then error({err = 'NOTOURS a row or its index is gone'}) end
 end

@@ -2,11 +2,7 @@
 -- time or empty; then 2 how long it is kept, 3 hash of the request's body, 4 the reply, and the row that is being made:
 -- 5 key, 6 key id, 7 most uses, 8 valid from, 9 valid until, 10 what is sealed. The row stands here until it is known
 -- to be made, so that whoever comes next can finish what a crash cut short.
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local now = time_now(ARGV[1])
 local old = redis.call('HMGET', KEYS[1], 'until', 'body', 'reply', 'row', 'key', 'm', 'f', 't', 'z')
 if old[1] and tonumber(old[1]) > now then
   -- Who comes to finish it writes, so that a wait for replicas is for what was reserved, too.
@@ -15,7 +11,7 @@ if old[1] and tonumber(old[1]) > now then
   return {'done', old[1], old[2], old[3]}
 end
 if #ARGV == 1 then return {'none'} end
-local till = string.format('%.0f', now + tonumber(ARGV[2]))
+local till = text(now + tonumber(ARGV[2]))
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'until', till, 'body', ARGV[3], 'reply', ARGV[4], 'row', ARGV[5], 'key', ARGV[6],
   'm', ARGV[7], 'f', ARGV[8], 't', ARGV[9], 'z', ARGV[10])
