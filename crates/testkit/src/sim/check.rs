@@ -1,8 +1,9 @@
 //! What must hold once a run has come to rest and every sender's queue is drained: nobody comes back any more, and of
 //! whoever is dead the lease has run out. (The last event may be sooner than that, and nothing happens in between.)
 
-use tempalias_alias::KeptState;
+use tempalias_alias::{KeptState, Owner};
 
+use super::names::Names;
 use super::senders::Fate;
 use super::store::{End, Row};
 use super::tally::Seen;
@@ -51,6 +52,13 @@ impl World {
         if many > most { Err(format!("P2: alias {at}: {many} messages for {most} uses")) } else { Ok(()) }
     }
 
+    /// Whether a node goes on under this name, or keeps it for what is under way.
+    fn lives(&self, owner: Owner) -> bool {
+        let lives =
+            |names: &Names| names.current == owner || (names.has(owner) && names.is_busy(owner, self.now));
+        self.nodes.iter().any(|node| node.up && lives(&node.names))
+    }
+
     /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
     /// come back for it or was refused; and, once its five days are over, for good.
     fn check_grant(&self, at: usize, row: &Row, number: usize) -> Result<Option<Seen>, String> {
@@ -59,7 +67,7 @@ impl World {
         let kept = row.ledger.kept.iter().find(|kept| kept.fingerprint == grant.message);
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
-            && self.nodes.iter().any(|node| node.up && node.owner == kept.attempt.owner)
+            && self.lives(kept.attempt.owner)
             && !self.truth.was_settled_in_vain(kept.attempt)
         {
             return Err(format!("P3: alias {at}: a use is in flight for ever"));

@@ -82,7 +82,7 @@ impl Store {
 }
 
 impl World {
-    /// Something was settled or acknowledged: a good moment for the master to die.
+    /// Something was settled or acknowledged, or a dot leaves: a good moment for the master to die.
     pub(super) fn tempts_fate(&mut self) {
         if self.failovers > 0 && self.random.permille(SOON) {
             self.failovers -= 1;

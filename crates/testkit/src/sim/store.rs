@@ -80,8 +80,8 @@ pub(super) struct Judged {
     pub(super) answer: Answer,
     pub(super) limits: Limits,
     pub(super) used: u32,
-    /// The owner it was taken over from.
-    pub(super) from: Option<Owner>,
+    /// The claim whose place it took.
+    pub(super) from: Option<Kept>,
     pub(super) late: bool,
     /// Which of the row's grants it belongs to.
     pub(super) grant: Option<usize>,
@@ -154,7 +154,14 @@ impl Store {
 
     // === Calls.
 
-    pub(super) fn claim(&mut self, request: &ClaimRequest, now: Time, luck: u64) -> Judged {
+    /// Whoever asks takes nobody for dead whom it spares.
+    pub(super) fn claim(
+        &mut self,
+        request: &ClaimRequest,
+        now: Time,
+        luck: u64,
+        spares: impl Fn(Owner) -> bool,
+    ) -> Judged {
         let time = self.time(now);
         let Some(at) = self.row(request.row) else {
             let limits = Limits { valid_from: None, valid_until: None, max_usage: None };
@@ -165,7 +172,8 @@ impl Store {
         // Nobody takes a claim of its own for a dead node's (`claim_one` of `store/src/redis/claims.rs`), however the
         // clock has jumped.
         let own = request.attempt.owner;
-        let alive = |owner| (owner == own || self.is_alive(owner, now)) && !in_flight_is_again;
+        let alive =
+            |owner| (owner == own || spares(owner) || self.is_alive(owner, now)) && !in_flight_is_again;
         let verdict = self.rows[at].ledger.claim(request, time, alive);
         let limits = self.rows[at].ledger.limits;
         let before = self.judged.contains(&request.attempt) || self.settled.contains(&request.attempt);
@@ -181,7 +189,7 @@ impl Store {
         let mut from = None;
         if let Some(kept) = verdict.write {
             let old = row.ledger.kept.iter().find(|old| old.fingerprint == kept.fingerprint);
-            from = old.map(|old| old.attempt.owner);
+            from = old.copied();
             row.ledger.kept.retain(|old| old.fingerprint != kept.fingerprint);
             row.ledger.kept.push(kept);
             row.ledger.used = verdict.used;
@@ -288,13 +296,21 @@ impl Store {
     }
 
     /// How many held uses it freed.
-    pub(super) fn change(&mut self, row: usize, act: Act, now: Time, luck: u64) -> u64 {
+    pub(super) fn change(
+        &mut self,
+        row: usize,
+        act: Act,
+        now: Time,
+        luck: u64,
+        spares: impl Fn(Owner) -> bool,
+    ) -> u64 {
         self.is_replicated();
         let time = self.time(now);
         let mut freed = vec![];
         if matches!(act, Act::FreeHeld) {
             let live = self.rows[row].ledger.kept.iter().filter(|kept| time < kept.until);
-            let freeable = live.filter(|kept| kept.is_freeable(|owner| self.is_alive(owner, now)));
+            let freeable =
+                live.filter(|kept| kept.is_freeable(|owner| spares(owner) || self.is_alive(owner, now)));
             freed = freeable.map(|kept| kept.fingerprint).collect();
         }
         let Row { ledger, most, .. } = &mut self.rows[row];

@@ -107,6 +107,10 @@ seen! {
     WritesLost => "settlements and acknowledgements lost by a failover";
     /// A node that met another server.
     NamesLaidDown => "nodes that took another name after a failover";
+    /// Renewed under a former name.
+    FormerKept => "former names that were kept, for what was under way";
+    /// And let go.
+    FormerEnded => "former names that ended with what was under way";
     /// The clock stepped.
     ClockSteps => "steps of the store's clock";
     /// A request lost.

@@ -94,6 +94,10 @@ pub(super) enum Happening {
     Rejoins {
         node: usize,
     },
+    /// A renewal is due that finds something new.
+    Renews {
+        node: usize,
+    },
     FailsOver,
     StoreDown,
     StoreUp,
@@ -109,6 +113,8 @@ pub(super) enum Happening {
 pub(super) struct World {
     pub(super) now: Time,
     pub(super) random: Random,
+    /// For what came later, so that older seeds go on as they were where nothing new happens.
+    pub(super) weather: Random,
     pub(super) queue: Queue<Happening>,
     pub(super) fixture: &'static Fixture,
     pub(super) plan: Plan,
@@ -159,6 +165,7 @@ impl World {
             broken: None,
             store_busy: 0,
             boots: 0,
+            weather: Random::new(seed.rotate_left(32) ^ !seed),
             failovers: if plan.shared { failover::draw(seed) } else { 0 },
             plan,
             random,
@@ -211,6 +218,7 @@ impl World {
             Happening::Wakes { node } => self.wakes(node),
             Happening::Parts { node } => self.parts(node),
             Happening::Rejoins { node } => self.rejoins(node),
+            Happening::Renews { node } => self.renews(node),
             Happening::FailsOver => self.fails_over(),
             Happening::StoreDown => self.store_goes(true),
             Happening::StoreUp => self.store_goes(false),
