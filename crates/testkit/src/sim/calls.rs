@@ -110,8 +110,9 @@ impl World {
             !self.may_send(node, request.attempt.owner)
         }));
         self.calls.push(Call { node, start, from, what, answer: None, over: false, deadline, late_after });
-        if dead {
-            self.saw(Seen::DeadOwner);
+        let cut_off = self.store.is_shared() && self.nodes[node].names.is_cut_off(self.now);
+        if dead || cut_off {
+            self.saw(if dead { Seen::DeadOwner } else { Seen::CallsLost });
             self.calls[call].answer = Some(Said::Failed);
             self.plan_in(0, Happening::Answered { call });
             return;

@@ -6,7 +6,7 @@ use tempalias_alias::{Attempt, Fingerprint, Kept, KeptState};
 use super::calls::{QUICK, Task, node_of};
 use super::fixture::is_identified;
 use super::hop::Dot;
-use super::names::COME_BACK;
+use super::names::{COME_BACK, CONNECTS};
 use super::queue::Time;
 use super::store::End;
 use super::tally::Seen;
@@ -39,7 +39,7 @@ impl World {
             return true;
         };
         let names = &self.nodes[node].names;
-        if part.orphan || !self.nodes[node].up || !names.is_under_way(attempt) {
+        if part.orphan || !self.nodes[node].up || !names.is_under_way(attempt, self.now) {
             return true;
         }
         let tells = |task: &&Task| task.settlements.iter().any(|one| one.1 == attempt);
@@ -51,17 +51,18 @@ impl World {
         if node == taker {
             return false;
         }
-        if !self.is_in_touch(node) || self.store.was_cut(owner) {
+        if !self.can_reach_store(node) || self.store.was_cut(owner) {
             return true;
         }
-        if !names.lost.contains(&owner) {
+        if !names.lost.contains(&owner) && !names.is_cut_off(self.now) {
             return false;
         }
         let Some(heard) = part.heard else { return true };
         let hindered = telling.any(|task| task.hindered);
+        let connected = if names.is_cut_off(self.now) { self.now + CONNECTS } else { names.in_touch };
         // After an outage that both had, the other may ask no sooner than this.
         let grace = self.nodes[taker].names.back.map_or(0, |back| back + COME_BACK);
-        hindered || heard.max(names.in_touch) + TELLS > grace.max(self.now)
+        hindered || heard.max(connected) + TELLS > grace.max(self.now)
     }
 
     /// No dot leaves once another attempt has taken the message over: unless the clock jumped, over its node's lease, and

@@ -23,6 +23,9 @@ const LONG_OUTAGE: Time = 10 * SECOND;
 pub(super) const COME_BACK: Time = 3 * SECOND;
 /// Until a node knows that its store is gone: the next renewal, and the time-outs of that and of a new connection.
 const NOTICES: Time = 2200;
+/// Until a node has a new connection to a store that can be reached again: the last pause between tries, and the time
+/// that the try may take.
+pub(super) const CONNECTS: Time = 1200;
 /// The backlog is told of a new connection, and tries at once (`backlog.rs`).
 const WOKEN: Time = 100;
 
@@ -70,8 +73,13 @@ impl Names {
         self.former.iter().copied().chain([self.current]).collect()
     }
 
-    pub(super) fn is_under_way(&self, attempt: Attempt) -> bool {
-        self.under_way.iter().any(|(other, _)| *other == attempt)
+    pub(super) fn is_under_way(&self, attempt: Attempt, now: Time) -> bool {
+        self.under_way.iter().any(|(other, since)| *other == attempt && now < since + LONGEST_ATTEMPT)
+    }
+
+    /// Whether it knows that there is no store; then calls fail at once.
+    pub(super) fn is_cut_off(&self, now: Time) -> bool {
+        self.outage.is_some_and(|since| since <= now)
     }
 
     pub(super) fn is_busy(&self, owner: Owner, now: Time) -> bool {
@@ -93,8 +101,8 @@ impl World {
         holds || self.sabotage == Some(Sabotage::NoFence)
     }
 
-    /// Whether nothing stands between a node and its store.
-    pub(super) fn is_in_touch(&self, node: usize) -> bool {
+    /// Whether nothing stands between a node and its store, but perhaps the making of a new connection.
+    pub(super) fn can_reach_store(&self, node: usize) -> bool {
         let it = &self.nodes[node];
         it.up && !it.parted && it.asleep_until <= self.now && !self.store.down
     }
@@ -116,9 +124,15 @@ impl World {
         }
     }
 
+    /// What stood between a node and its store is gone; the node finds out with its next try to connect.
+    pub(super) fn connects_to_store(&mut self, node: usize) {
+        let soon = if self.store.is_shared() { self.weather.between(0, CONNECTS) } else { 0 };
+        self.plan_in(soon, Happening::ConnectsToStore { node });
+    }
+
     /// Nothing stands between the node and its leases any more: are they still there, and the server that it knows?
     pub(super) fn comes_back(&mut self, node: usize) {
-        if !self.is_in_touch(node) {
+        if !self.can_reach_store(node) {
             // Stopped until now, say, and the store is down.
             self.loses_store(node);
             return;
@@ -143,7 +157,7 @@ impl World {
 
     /// Renews what must be renewed.
     pub(super) fn renews(&mut self, node: usize) {
-        if !self.is_in_touch(node) {
+        if !self.can_reach_store(node) || self.nodes[node].names.outage.is_some() {
             return;
         }
         let server = self.store.server;

@@ -140,7 +140,7 @@ impl World {
 
     pub(super) fn rejoins(&mut self, node: usize) {
         self.nodes[node].parted = false;
-        self.comes_back(node);
+        self.connects_to_store(node);
     }
 
     // === The store's troubles.
@@ -152,7 +152,7 @@ impl World {
             if down {
                 self.loses_store(node);
             } else {
-                self.comes_back(node);
+                self.connects_to_store(node);
             }
         }
         if down {

@@ -94,6 +94,9 @@ pub(super) enum Happening {
     Rejoins {
         node: usize,
     },
+    ConnectsToStore {
+        node: usize,
+    },
     /// A renewal is due that finds something new.
     Renews {
         node: usize,
@@ -218,6 +221,7 @@ impl World {
             Happening::Wakes { node } => self.wakes(node),
             Happening::Parts { node } => self.parts(node),
             Happening::Rejoins { node } => self.rejoins(node),
+            Happening::ConnectsToStore { node } => self.comes_back(node),
             Happening::Renews { node } => self.renews(node),
             Happening::FailsOver => self.fails_over(),
             Happening::StoreDown => self.store_goes(true),
