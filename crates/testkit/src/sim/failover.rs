@@ -39,7 +39,7 @@ pub(super) enum Undo {
 /// How many failovers a run has: drawn apart, so that the runs that have none are what they were before there were any.
 pub(super) fn draw(seed: u64) -> u64 {
     let mut random = Random::new(!seed);
-    if random.permille(100) { random.between(1, 2) } else { 0 }
+    if random.permille(250) { random.between(1, 2) } else { 0 }
 }
 
 impl Store {
@@ -86,7 +86,8 @@ impl World {
     pub(super) fn tempts_fate(&mut self) {
         if self.failovers > 0 && self.random.permille(SOON) {
             self.failovers -= 1;
-            let soon = self.random.between(0, 300);
+            let most = self.weather.pick([50, 300]);
+            let soon = self.weather.between(0, most);
             self.plan_in(soon, Happening::FailsOver);
         }
     }

@@ -155,6 +155,9 @@ impl World {
                 self.connects_to_store(node);
             }
         }
+        if self.store.is_shared() {
+            if down { self.cuts_waiting() } else { self.flushes_queues() }
+        }
         if down {
             self.saw(Seen::StoreOutages);
             let time = self.random.pick([500, 5 * SECOND, MINUTE, 20 * MINUTE]);
