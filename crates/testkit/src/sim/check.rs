@@ -29,7 +29,7 @@ impl World {
     fn check_rows(&self) -> Result<Vec<Seen>, String> {
         let mut excuses = vec![];
         for (at, row) in self.store.rows.iter().enumerate().filter(|(_, row)| row.most > 0) {
-            self.check_limit(at, row)?;
+            excuses.extend(self.check_limit(at, row)?);
             check_counter(at, row)?;
             for grant in 0..row.grants.len() {
                 excuses.extend(self.check_grant(at, row, grant)?);
@@ -38,10 +38,10 @@ impl World {
         Ok(excuses)
     }
 
-    /// P2: never more than N. An owner who frees held uses may get more, as the page says.
-    fn check_limit(&self, at: usize, row: &Row) -> Result<(), String> {
+    /// P2: never more than N, and where claims are not waited for, one more for each use that a failover lost. An owner who frees held uses may get more, as the page says.
+    fn check_limit(&self, at: usize, row: &Row) -> Result<Vec<Seen>, String> {
         if row.grants.iter().any(|grant| grant.end == End::Freed) {
-            return Ok(());
+            return Ok(vec![]);
         }
         let accepted = self.truth.parts.iter().filter(|part| part.accepted && part.row == at);
         let mut messages: Vec<(usize, Option<usize>)> =
@@ -49,7 +49,11 @@ impl World {
         messages.sort_unstable();
         messages.dedup();
         let (many, most) = (messages.len(), row.most as usize);
-        if many > most { Err(format!("P2: alias {at}: {many} messages for {most} uses")) } else { Ok(()) }
+        let lost = row.grants.iter().filter(|grant| grant.end == End::Lost).count();
+        if many > most + if self.store.waits { 0 } else { lost } {
+            return Err(format!("P2: alias {at}: {many} messages for {most} uses"));
+        }
+        Ok(vec![Seen::OverLimit; many.saturating_sub(most)])
     }
 
     /// Whether a node goes on under this name, or keeps it for what is under way.
@@ -99,7 +103,7 @@ impl World {
 
 /// The counter is what was granted and not given back.
 fn check_counter(at: usize, row: &Row) -> Result<(), String> {
-    let back = [End::GivenBack, End::Freed];
+    let back = [End::GivenBack, End::Freed, End::Lost];
     let stands = row.grants.iter().filter(|grant| !back.contains(&grant.end)).count();
     let used = row.ledger.used as usize;
     if used == stands { Ok(()) } else { Err(format!("alias {at}: {used} uses counted, {stands} granted")) }

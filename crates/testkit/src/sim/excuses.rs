@@ -71,6 +71,12 @@ impl World {
         let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
         let Some(by) = by.filter(|by| *by != attempt) else { return false };
         let grant = self.truth.grant_of(attempt, row).map(|grant| self.store.rows[row].grants[grant].end);
+        if self.truth.claims_lost.contains(&attempt)
+            || self.store.was_cut(attempt.owner) && !self.truth.clock_jumped
+        {
+            self.saw(Seen::FailoverExcuses);
+            return true;
+        }
         let jumped_over = by.owner != attempt.owner || grant == Some(End::Expired);
         if self.truth.clock_jumped && jumped_over {
             self.saw(Seen::ClockExcuses);
@@ -93,7 +99,7 @@ impl World {
         {
             Seen::DuplicateLate
         } else if self.truth.parts[later].overtaken {
-            Seen::DuplicateOvertaken
+            if self.truth.clock_jumped { Seen::DuplicateOvertaken } else { Seen::DuplicateLeaseLost }
         } else {
             return self.breaks("P3: two attempts at one message at the same time");
         };
@@ -123,6 +129,8 @@ impl World {
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
             _ if self.was_forgotten(part) => Seen::DuplicateLate,
+            Some(attempt) if self.truth.claims_lost.contains(&attempt) => Seen::DuplicateClaimLost,
+            _ if self.truth.parts[again].overtaken && !self.truth.clock_jumped => Seen::DuplicateLeaseLost,
             _ if self.truth.parts[again].overtaken => Seen::DuplicateOvertaken,
             _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
         };

@@ -119,6 +119,24 @@ impl Store {
         self.bury(now, true);
     }
 
+    /// A failover lost what was written since `from`: of each lease the renewals, or the lease itself. How many were hit.
+    pub(super) fn cut_leases(&mut self, from: Time) -> u64 {
+        let mut hit = 0;
+        for lease in &mut self.leases {
+            let Until::Fixed { store, renewed } = &mut lease.until else { continue };
+            if *renewed < from || *store == 0 {
+                continue;
+            }
+            // What it was before it was renewed again is not remembered: it is gone, too.
+            let kept = from.checked_sub(1).filter(|last| *last >= lease.since);
+            let last = kept.map(|last| last - (last - lease.since) % RENEW);
+            *store = last.map_or(0, |last| *store - (*renewed - last));
+            lease.cut = true;
+            hit += 1;
+        }
+        hit
+    }
+
     /// What is over is gone, and does not come back with the clock.
     fn bury(&mut self, now: Time, cut: bool) {
         let clock = self.clock(now);

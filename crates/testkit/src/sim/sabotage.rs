@@ -32,13 +32,15 @@ pub enum Sabotage {
     FormerDropped,
     /// Nodes are taken for dead just after a long outage, before they have told how their mail ended.
     NoGrace,
+    /// A failover loses claims that were waited for.
+    NotWaited,
     /// A node takes over what it has in hand itself, under a name whose lease is over.
     OwnIsDead,
 }
 
 impl Sabotage {
     /// All of them. The first nine break a promise; the others a rule that only a shared store needs.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClaimAfterDot,
         Self::NoFsync,
         Self::SettleTwice,
@@ -53,6 +55,7 @@ impl Sabotage {
         Self::NameKept,
         Self::FormerDropped,
         Self::NoGrace,
+        Self::NotWaited,
         Self::OwnIsDead,
     ];
 
@@ -73,6 +76,7 @@ impl Sabotage {
             Self::NameKept => "name-kept",
             Self::FormerDropped => "former-dropped",
             Self::NoGrace => "no-grace",
+            Self::NotWaited => "not-waited",
             Self::OwnIsDead => "own-is-dead",
         }
     }

@@ -15,7 +15,7 @@ use tempalias_alias::{
     Settled, State,
 };
 
-use super::failover::{Undo, Unsafe};
+use super::failover::{Change, Undo, Unsafe};
 use super::leases::Lease;
 use super::queue::Time;
 use super::sabotage::Sabotage;
@@ -41,6 +41,8 @@ pub(super) enum End {
     Expired,
     /// Its owner freed it.
     Freed,
+    /// A failover lost that it was granted.
+    Lost,
 }
 
 #[derive(Debug, Clone)]
@@ -64,10 +66,13 @@ pub(super) struct Store {
     judged: Vec<Attempt>,
     /// Writes that a failover may lose, in their order.
     pub(super) log: Vec<Unsafe>,
+    /// Whether claims and what owners do wait for a replica, and when one last had all.
+    pub(super) waits: bool,
+    pub(super) replicated: Time,
     /// Which server it is: another one after each failover.
     pub(super) server: u32,
     /// Acknowledgements since the last durable write: (row, claim).
-    unsynced: Vec<(usize, Kept)>,
+    pub(super) unsynced: Vec<(usize, Kept)>,
     /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
     pub(super) offset: i64,
     pub(super) down: bool,
@@ -99,7 +104,7 @@ pub(super) enum Act {
 }
 
 impl Store {
-    pub(super) fn new(shared: bool, rows: Vec<Row>, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(shared: bool, waits: bool, rows: Vec<Row>, sabotage: Option<Sabotage>) -> Self {
         Self {
             synced: if sabotage == Some(Sabotage::NoFsync) { rows.clone() } else { vec![] },
             rows,
@@ -108,6 +113,8 @@ impl Store {
             settled: vec![],
             judged: vec![],
             log: vec![],
+            waits,
+            replicated: 0,
             server: 0,
             unsynced: vec![],
             offset: 0,
@@ -185,6 +192,9 @@ impl Store {
         if late && verdict.write.is_some() {
             return Judged { answer: Answer::Busy, limits, used: 0, from: None, late, grant: None };
         }
+        if verdict.write.is_some() {
+            self.changes(at, Change::Claim(request.attempt), now);
+        }
         let row = &mut self.rows[at];
         let mut from = None;
         if let Some(kept) = verdict.write {
@@ -201,7 +211,7 @@ impl Store {
         let grant = row.last_grant(request.fingerprint);
         if verdict.write.is_some() {
             self.synced(luck);
-            self.is_replicated();
+            self.is_replicated(now);
         }
         Judged { answer: verdict.answer, limits, used: verdict.used, from, late: false, grant }
     }
@@ -224,6 +234,7 @@ impl Store {
         let twice = self.settled.contains(&attempt);
         if !twice {
             self.settled.push(attempt);
+            self.is_unsafe(Undo::Settled(attempt), now);
         }
         let at = self.row(key)?;
         let row = &mut self.rows[at];
@@ -233,17 +244,17 @@ impl Store {
             if self.sabotage == Some(Sabotage::SettleTwice) && twice && gives_back {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
-            if !twice {
-                self.is_unsafe(Undo::SettledNothing(attempt), now);
-            }
             return None;
         };
         let mut kept = row.ledger.kept[place];
         if self.sabotage == Some(Sabotage::FreedAfterDoubt) {
             kept.clean = true;
         }
-        let before = row.ledger.kept[place];
         let settled = kept.settle(attempt, outcome);
+        if settled != Settled::Stale {
+            self.changes(at, Change::Settlement(attempt), now);
+        }
+        let row = &mut self.rows[at];
         match settled {
             Settled::Stale => return Some(settled),
             Settled::Keep(changed) => row.ledger.kept[place] = changed,
@@ -253,8 +264,6 @@ impl Store {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
         }
-        let was_given_back = settled == Settled::GiveBack;
-        self.is_unsafe(Undo::Settled { row: at, kept: before, was_given_back }, now);
         self.synced(luck);
         Some(settled)
     }
@@ -275,14 +284,16 @@ impl Store {
         };
         let kept = row.ledger.kept[place];
         self.unsynced.push((at, kept));
-        row.end(place, End::Acknowledged);
-        self.is_unsafe(Undo::Settled { row: at, kept, was_given_back: false }, now);
+        self.changes(at, Change::Settlement(kept.attempt), now);
+        self.rows[at].end(place, End::Acknowledged);
         true
     }
 
     /// Deletes claims whose retention is over; how many.
     pub(super) fn sweep(&mut self, now: Time) -> u64 {
-        self.is_replicated();
+        // What is past its retention is so on a replica, too.
+        self.log.clear();
+        self.replicated = now;
         let (time, lowers) = (self.time(now), self.sabotage == Some(Sabotage::ExpiryLowersCounter));
         let mut swept = 0;
         for row in &mut self.rows {
@@ -304,7 +315,8 @@ impl Store {
         luck: u64,
         spares: impl Fn(Owner) -> bool,
     ) -> u64 {
-        self.is_replicated();
+        self.changes(row, Change::Owner, now);
+        self.is_replicated(now);
         let time = self.time(now);
         let mut freed = vec![];
         if matches!(act, Act::FreeHeld) {
@@ -364,9 +376,9 @@ impl Store {
 }
 
 impl Row {
-    /// The latest grant of a message.
+    /// The latest grant of a message that the store knows of.
     pub(super) fn last_grant(&self, message: Fingerprint) -> Option<usize> {
-        self.grants.iter().rposition(|grant| grant.message == message)
+        self.grants.iter().rposition(|grant| grant.message == message && grant.end != End::Lost)
     }
 
     fn end(&mut self, place: usize, end: End) {

@@ -25,6 +25,8 @@ pub(super) struct Truth {
     belated: Vec<(usize, usize)>,
     /// Attempts that were settled while the clock, which had jumped, had their claims past their retention.
     outlived: Vec<Attempt>,
+    /// Claims that a failover lost, where they are not waited for.
+    pub(super) claims_lost: Vec<Attempt>,
     pub(super) clock_jumped: bool,
 }
 

@@ -150,7 +150,7 @@ impl World {
         let rows = rows(&mut random, fixture);
         let mut world = Self {
             now: 0,
-            store: Store::new(plan.shared, rows, sabotage),
+            store: Store::new(plan.shared, failover::draw_waits(seed), rows, sabotage),
             queue: Queue::new(),
             fixture,
             sabotage,
