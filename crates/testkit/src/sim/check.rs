@@ -38,7 +38,7 @@ impl World {
         Ok(excuses)
     }
 
-    /// P2: never more than N, and where claims are not waited for, one more for each use that a failover lost. An owner who frees held uses may get more, as the page says.
+    /// P2: never more than N, and where claims are not waited for, one more for each claim that a failover lost. An owner who frees held uses may get more, as the page says.
     fn check_limit(&self, at: usize, row: &Row) -> Result<Vec<Seen>, String> {
         if row.grants.iter().any(|grant| grant.end == End::Freed) {
             return Ok(vec![]);
@@ -49,8 +49,8 @@ impl World {
         messages.sort_unstable();
         messages.dedup();
         let (many, most) = (messages.len(), row.most as usize);
-        let lost = row.grants.iter().filter(|grant| grant.end == End::Lost).count();
-        if many > most + if self.store.waits { 0 } else { lost } {
+        let lost = self.truth.claims_lost.iter().filter(|lost| lost.1 == at).count();
+        if many > most + lost {
             return Err(format!("P2: alias {at}: {many} messages for {most} uses"));
         }
         Ok(vec![Seen::OverLimit; many.saturating_sub(most)])
@@ -92,6 +92,10 @@ impl World {
         if self.truth.is_belated(at, number) {
             // Of an attempt that came after its retry: its sender has what it wanted and does not come for this one.
             return Ok(Some(Seen::HeldForNobody));
+        }
+        if self.truth.was_delivered_unclaimed(at, grant.message) {
+            // It was given back, and then its sender served under another claim; a failover lost both.
+            return Ok(Some(Seen::HeldAfterLoss));
         }
         if grant.end == End::Expired && self.truth.clock_jumped {
             // Its retry came, but the clock had jumped over its five days: it counted as another message.

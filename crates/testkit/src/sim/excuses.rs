@@ -51,7 +51,7 @@ impl World {
         if node == taker {
             return false;
         }
-        if !self.can_reach_store(node) || self.store.was_cut(owner) {
+        if !self.can_reach_store(node) || self.store.was_cut(owner, self.now) {
             return true;
         }
         if !names.lost.contains(&owner) && !names.is_cut_off(self.now) {
@@ -71,8 +71,8 @@ impl World {
         let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
         let Some(by) = by.filter(|by| *by != attempt) else { return false };
         let grant = self.truth.grant_of(attempt, row).map(|grant| self.store.rows[row].grants[grant].end);
-        if self.truth.claims_lost.contains(&attempt)
-            || self.store.was_cut(attempt.owner) && !self.truth.clock_jumped
+        if self.truth.is_claim_lost(attempt)
+            || self.store.was_cut(attempt.owner, self.now) && !self.truth.clock_jumped
         {
             self.saw(Seen::FailoverExcuses);
             return true;
@@ -129,7 +129,7 @@ impl World {
             _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
             _ if part.crossed => Seen::DuplicateCrossed,
             _ if self.was_forgotten(part) => Seen::DuplicateLate,
-            Some(attempt) if self.truth.claims_lost.contains(&attempt) => Seen::DuplicateClaimLost,
+            Some(attempt) if self.truth.is_claim_lost(attempt) => Seen::DuplicateClaimLost,
             _ if self.truth.parts[again].overtaken && !self.truth.clock_jumped => Seen::DuplicateLeaseLost,
             _ if self.truth.parts[again].overtaken => Seen::DuplicateOvertaken,
             _ => return self.breaks("P3: delivered twice, and nothing excuses it"),

@@ -61,7 +61,7 @@ pub(super) fn draw_waits(seed: u64) -> bool {
 struct Lost {
     /// Settlements by their attempts, acknowledgements by the attempts that they were about.
     settled: Vec<Attempt>,
-    claimed: Vec<Attempt>,
+    claimed: Vec<(Attempt, usize)>,
     /// Uses that had been granted.
     granted: u64,
     /// Leases that end sooner, or are gone.
@@ -111,7 +111,7 @@ impl Store {
                         grant.end = End::Lost;
                     }
                     match by {
-                        Change::Claim(attempt) => lost.claimed.push(attempt),
+                        Change::Claim(attempt) => lost.claimed.push((attempt, at)),
                         Change::Settlement(attempt) => lost.settled.push(attempt),
                         Change::Owner => {}
                     }

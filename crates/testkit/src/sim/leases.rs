@@ -34,8 +34,8 @@ pub(super) struct Lease {
     until: Until,
     /// Since when it was renewed without a gap.
     since: Time,
-    /// It was cut short, by a failover or the clock, and its node has not found out yet.
-    cut: bool,
+    /// It was cut short, by a failover or the clock, and its node has not found out: until when it would have lasted.
+    cut: u64,
 }
 
 impl Store {
@@ -50,7 +50,7 @@ impl Store {
     /// A node writes the lease of a name for the first time.
     pub(super) fn opened_by(&mut self, owner: Owner, now: Time) {
         if self.is_shared() {
-            self.leases.push(Lease { owner, until: Until::Renewing, since: now, cut: false });
+            self.leases.push(Lease { owner, until: Until::Renewing, since: now, cut: 0 });
         } else {
             self.embedded = Some(owner);
         }
@@ -77,7 +77,7 @@ impl Store {
         let alive = self.is_alive(owner, now);
         let leases = self.leases.iter_mut().filter(|lease| lease.owner == owner && alive);
         for lease in leases.filter(|lease| !matches!(lease.until, Until::Renewing)) {
-            (lease.until, lease.since, lease.cut) = (Until::Renewing, now, false);
+            (lease.until, lease.since, lease.cut) = (Until::Renewing, now, 0);
         }
         alive
     }
@@ -95,9 +95,9 @@ impl Store {
         })
     }
 
-    /// Whether a failover or the clock cut the lease short, which its node could not know.
-    pub(super) fn was_cut(&self, owner: Owner) -> bool {
-        self.leases.iter().any(|lease| lease.owner == owner && lease.cut)
+    /// Whether the lease would still hold, had not a failover or the clock cut it short, which its node could not know.
+    pub(super) fn was_cut(&self, owner: Owner, now: Time) -> bool {
+        self.leases.iter().any(|lease| lease.owner == owner && self.clock(now) < lease.cut)
     }
 
     /// `Store::may_send` for a name of its own, as a node can tell by its own clock.
@@ -114,9 +114,9 @@ impl Store {
     pub(super) fn step_clock(&mut self, by: i64, now: Time) {
         let offset = self.offset;
         self.leases.iter_mut().for_each(|lease| lease.stops(now, offset));
-        self.bury(now, false);
+        self.bury(now, 0);
         self.offset += by;
-        self.bury(now, true);
+        self.bury(now, u64::MAX);
     }
 
     /// A failover lost what was written since `from`: of each lease the renewals, or the lease itself. How many were hit.
@@ -130,15 +130,15 @@ impl Store {
             // What it was before it was renewed again is not remembered: it is gone, too.
             let kept = from.checked_sub(1).filter(|last| *last >= lease.since);
             let last = kept.map(|last| last - (last - lease.since) % RENEW);
+            lease.cut = *store;
             *store = last.map_or(0, |last| *store - (*renewed - last));
-            lease.cut = true;
             hit += 1;
         }
         hit
     }
 
     /// What is over is gone, and does not come back with the clock.
-    fn bury(&mut self, now: Time, cut: bool) {
+    fn bury(&mut self, now: Time, cut: u64) {
         let clock = self.clock(now);
         for lease in &mut self.leases {
             if let Until::Fixed { store, .. } = &mut lease.until

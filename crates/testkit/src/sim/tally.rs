@@ -108,7 +108,7 @@ seen! {
     /// Uses that the replica did not know of.
     UsesLost => "uses whose grant a failover lost, where claims are not waited for";
     /// More messages than uses, for that.
-    OverLimit => "messages beyond an alias's limit, each for a use that a failover lost";
+    OverLimit => "messages beyond an alias's limit, each for a claim that a failover lost";
     /// Leases that the replica did not have, or not so long.
     LeasesCut => "leases that a failover lost or cut short";
     /// A node that met another server.
@@ -167,6 +167,8 @@ seen! {
     SentOnPurpose => "the same message sent twice on purpose, and delivered twice";
     /// Excused use that the next hop was never given.
     HeldForNobody => "uses held for an attempt that its sender had given up before it was claimed for";
+    /// Excused use that the next hop was never given.
+    HeldAfterLoss => "uses held although given back, because a failover lost that and the claim after it";
     /// Excused use that the next hop was never given.
     ForgottenByJump => "uses in doubt that the clock's jump made forgotten before their retry";
     /// Excused break of the fence.

@@ -25,8 +25,8 @@ pub(super) struct Truth {
     belated: Vec<(usize, usize)>,
     /// Attempts that were settled while the clock, which had jumped, had their claims past their retention.
     outlived: Vec<Attempt>,
-    /// Claims that a failover lost, where they are not waited for.
-    pub(super) claims_lost: Vec<Attempt>,
+    /// Claims for an alias that a failover lost, where they are not waited for.
+    pub(super) claims_lost: Vec<(Attempt, usize)>,
     pub(super) clock_jumped: bool,
 }
 
@@ -129,6 +129,17 @@ impl Truth {
     /// Whether a use was granted to an attempt that nobody stood behind any more.
     pub(super) fn is_belated(&self, row: usize, grant: usize) -> bool {
         self.belated.contains(&(row, grant))
+    }
+
+    pub(super) fn is_claim_lost(&self, attempt: Attempt) -> bool {
+        self.claims_lost.iter().any(|lost| lost.0 == attempt)
+    }
+
+    /// Whether a message was accepted under a claim that a failover lost.
+    pub(super) fn was_delivered_unclaimed(&self, row: usize, message: Fingerprint) -> bool {
+        let lost = |attempt| self.is_claim_lost(attempt);
+        let mut parts = self.parts.iter().filter(|part| part.row == row && part.message == Some(message));
+        parts.any(|part| part.accepted && part.attempt.is_some_and(lost))
     }
 
     pub(super) fn grant_of(&self, attempt: Attempt, row: usize) -> Option<usize> {
