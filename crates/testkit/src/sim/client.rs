@@ -12,7 +12,7 @@ use super::tally::Seen;
 use super::world::{Happening, World};
 
 /// Of a thousand connections that wait for a verdict, how many are cut when the store goes down.
-const CUT_WITH_STORE: u64 = 500;
+const CUT_WITH_STORE: u64 = 800;
 
 /// The sender's end of a connection.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use super::tally::Seen;
 use super::world::{Happening, World};
 
 /// Of a thousand settlements and acknowledgements in a run that has a failover before it, how many are followed by it.
-const SOON: u64 = 80;
+const SOON: u64 = 250;
 
 /// What a replica may not have yet.
 #[derive(Debug, Clone)]
@@ -132,7 +132,7 @@ impl World {
     pub(super) fn tempts_fate(&mut self) {
         if self.failovers > 0 && self.random.permille(SOON) {
             self.failovers -= 1;
-            let most = self.weather.pick([50, 300]);
+            let most = self.weather.pick([20, 50, 300]);
             let soon = self.weather.between(0, most);
             self.plan_in(soon, Happening::FailsOver);
         }

@@ -10,7 +10,7 @@ use super::tally::Seen;
 use super::world::{Happening, World};
 
 /// Of a thousand queues, how many are tried just after an outage of the store.
-const FLUSHES: u64 = 700;
+const FLUSHES: u64 = 900;
 /// RFC 5321 §4.5.4.1: at least four to five days.
 const LIFETIME: Time = 5 * DAY;
 
@@ -147,7 +147,7 @@ impl World {
             let it = &self.entries[entry];
             let number = it.number;
             if it.tries > 0 && !it.busy && it.waiting().next().is_some() && self.weather.permille(FLUSHES) {
-                let soon = self.weather.between(0, 2 * SECOND);
+                let soon = self.weather.between(0, 3 * SECOND / 2);
                 self.plan_in(soon, Happening::Try { entry, number });
             }
         }
