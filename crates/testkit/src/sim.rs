@@ -9,23 +9,26 @@
 //! | `calls.rs` | `mail/src/claims.rs`, `store/src/embedded/mod.rs`, `store/src/redis/{calls,claims}.rs` |
 //! | `store.rs`, `leases.rs` | `store/src/embedded/claims.rs`, `aliases.rs`, `upkeep.rs`, `store/src/redis/lua`, `lease.rs` |
 //! | `nodes.rs` | processes, their leases, the store's power and clock |
+//! | `names.rs` | `store/src/redis/{lease,supervise,link}.rs`: what a node is called, and whom it takes for dead |
 //! | `failover.rs` | a master of `store/src/redis` that dies with what no replica had; `supervise.rs` on meeting another |
 //! | `hop.rs` | `outside/src/connection.rs`, and the next hops themselves |
 //! | `senders.rs`, `client.rs` | mail servers with queues |
 //!
 //! `truth.rs` notes what really happened and watches the promises at every step, `check.rs` once every queue is
-//! drained. [`run`] plays one seed. Nothing depends on a clock, a float, or the order of a hash table: a seed gives
+//! drained, `excuses.rs` why a message arrived twice. [`run`] plays one seed. Nothing depends on a clock, a float, or the order of a hash table: a seed gives
 //! the same run on every machine.
 
 mod calls;
 mod check;
 mod client;
 mod effects;
+mod excuses;
 mod failover;
 mod fixture;
 mod hop;
 mod leases;
 mod link;
+mod names;
 mod nodes;
 mod plan;
 mod queue;

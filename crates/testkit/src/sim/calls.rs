@@ -23,11 +23,13 @@ use super::world::{Happening, World};
 const CALL_TIMEOUT: Time = 2 * SECOND;
 /// `DEADLINE` of `store/src/redis/claims.rs`.
 const CLAIM_DEADLINE: Duration = Duration::from_millis(2500);
-/// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`. Which is woken by a new
-/// connection besides; here a settlement waits for its pause, which is later.
+/// Between tries to settle, doubled from the first to the longest, as in `mail/src/backlog.rs`. All are woken
+/// by a new connection besides (`comes_back`).
 const FIRST_PAUSE: Time = 100;
 const LONGEST_PAUSE: Time = SECOND;
 /// A settlement that took longer is counted.
+/// An ordinary call takes no longer.
+pub(super) const QUICK: Time = 5;
 const LONG: Time = 600 * SECOND;
 
 pub(super) type Settlements = Vec<(RowKey, Attempt, Outcome)>;
@@ -78,9 +80,11 @@ enum Said {
 pub(super) struct Task {
     pub(super) node: usize,
     start: u32,
-    settlements: Settlements,
+    pub(super) settlements: Settlements,
     since: Time,
     pause: Time,
+    /// A call of it got lost or took long although nothing else stood between its node and the store.
+    pub(super) hindered: bool,
     /// The session that waits for it.
     pub(super) waiter: Option<(usize, u32)>,
     pub(super) done: bool,
@@ -103,11 +107,12 @@ impl World {
         let call = self.calls.len();
         let late_after = self.store.time(self.now).plus(CLAIM_DEADLINE);
         let dead = matches!(&what, Asked::Claim(requests) if requests.iter().any(|request| {
-            !self.store.may_send(request.attempt.owner, self.nodes[node].owner, self.now)
+            !self.may_send(node, request.attempt.owner)
         }));
         self.calls.push(Call { node, start, from, what, answer: None, over: false, deadline, late_after });
-        if dead {
-            self.saw(Seen::DeadOwner);
+        let cut_off = self.store.is_shared() && self.nodes[node].names.is_cut_off(self.now);
+        if dead || cut_off {
+            self.saw(if dead { Seen::DeadOwner } else { Seen::CallsLost });
             self.calls[call].answer = Some(Said::Failed);
             self.plan_in(0, Happening::Answered { call });
             return;
@@ -123,6 +128,9 @@ impl World {
             return;
         }
         let lost = self.nodes[node].parted || self.random.permille(self.plan.lose_call);
+        if let Caller::Task(task) = from {
+            self.tasks[task].hindered |= lost || delay > QUICK;
+        }
         if lost {
             self.saw(Seen::CallsLost);
         } else {
@@ -142,7 +150,7 @@ impl World {
         if self.random.permille(self.plan.delay) {
             return self.random.pick([500, 1900, 2100, 4100, 30 * SECOND]);
         }
-        self.random.between(1, 5)
+        self.random.between(1, QUICK)
     }
 
     /// The store does what it was asked to.
@@ -239,8 +247,10 @@ impl World {
         let mut answers = vec![];
         for request in requests {
             let luck = self.random.next();
-            let judged = self.store.claim(request, self.now, luck);
-            self.claimed(request, &judged, self.came_from(call));
+            let (node, now, sabotage) = (self.calls[call].node, self.now, self.sabotage);
+            let names = &self.nodes[node].names;
+            let judged = self.store.claim(request, now, luck, |owner| names.spares(owner, now, sabotage));
+            self.claimed(request, &judged, node, self.came_from(call));
             if let Some(link) = self.asker(call) {
                 self.sees_claim(link, request);
             }
@@ -285,6 +295,12 @@ impl World {
             return;
         }
         let Some(answer) = self.calls[call].answer.take() else { return };
+        if let (Said::Claimed(claimed), Asked::Claim(requests)) = (&answer, &self.calls[call].what)
+            && self.asker(call).is_some()
+        {
+            let requests = requests.clone();
+            self.begins(self.calls[call].node, &requests, claimed);
+        }
         match (self.calls[call].from, answer) {
             (Caller::Task(task), Said::Settled) => self.is_settled(task),
             (Caller::Task(task), _) => self.settles_later(task),
@@ -327,8 +343,16 @@ impl World {
     pub(super) fn settle(&mut self, node: usize, settlements: Settlements) -> usize {
         let start = self.nodes[node].start;
         let task = self.tasks.len();
-        let it =
-            Task { node, start, settlements, since: self.now, pause: FIRST_PAUSE, waiter: None, done: false };
+        let it = Task {
+            node,
+            start,
+            settlements,
+            since: self.now,
+            pause: FIRST_PAUSE,
+            hindered: false,
+            waiter: None,
+            done: false,
+        };
         self.tasks.push(it);
         self.settles(task);
         task
@@ -352,6 +376,8 @@ impl World {
 
     fn is_settled(&mut self, task: usize) {
         self.tasks[task].done = true;
+        let (node, settlements) = (self.tasks[task].node, self.tasks[task].settlements.clone());
+        settlements.iter().for_each(|settlement| self.is_over(node, settlement.1));
         if self.now - self.tasks[task].since >= LONG {
             self.saw(Seen::SettledLate);
         }

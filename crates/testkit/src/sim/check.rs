@@ -1,8 +1,9 @@
 //! What must hold once a run has come to rest and every sender's queue is drained: nobody comes back any more, and of
 //! whoever is dead the lease has run out. (The last event may be sooner than that, and nothing happens in between.)
 
-use tempalias_alias::KeptState;
+use tempalias_alias::{KeptState, Owner};
 
+use super::names::Names;
 use super::senders::Fate;
 use super::store::{End, Row};
 use super::tally::Seen;
@@ -28,7 +29,7 @@ impl World {
     fn check_rows(&self) -> Result<Vec<Seen>, String> {
         let mut excuses = vec![];
         for (at, row) in self.store.rows.iter().enumerate().filter(|(_, row)| row.most > 0) {
-            self.check_limit(at, row)?;
+            excuses.extend(self.check_limit(at, row)?);
             check_counter(at, row)?;
             for grant in 0..row.grants.len() {
                 excuses.extend(self.check_grant(at, row, grant)?);
@@ -37,10 +38,10 @@ impl World {
         Ok(excuses)
     }
 
-    /// P2: never more than N. An owner who frees held uses may get more, as the page says.
-    fn check_limit(&self, at: usize, row: &Row) -> Result<(), String> {
+    /// P2: never more than N, and where claims are not waited for, one more for each claim that a failover lost. An owner who frees held uses may get more, as the page says.
+    fn check_limit(&self, at: usize, row: &Row) -> Result<Vec<Seen>, String> {
         if row.grants.iter().any(|grant| grant.end == End::Freed) {
-            return Ok(());
+            return Ok(vec![]);
         }
         let accepted = self.truth.parts.iter().filter(|part| part.accepted && part.row == at);
         let mut messages: Vec<(usize, Option<usize>)> =
@@ -48,7 +49,18 @@ impl World {
         messages.sort_unstable();
         messages.dedup();
         let (many, most) = (messages.len(), row.most as usize);
-        if many > most { Err(format!("P2: alias {at}: {many} messages for {most} uses")) } else { Ok(()) }
+        let lost = self.truth.claims_lost.iter().filter(|lost| lost.1 == at).count();
+        if many > most + lost {
+            return Err(format!("P2: alias {at}: {many} messages for {most} uses"));
+        }
+        Ok(vec![Seen::OverLimit; many.saturating_sub(most)])
+    }
+
+    /// Whether a node goes on under this name, or keeps it for what is under way.
+    fn lives(&self, owner: Owner) -> bool {
+        let lives =
+            |names: &Names| names.current == owner || (names.has(owner) && names.is_busy(owner, self.now));
+        self.nodes.iter().any(|node| node.up && lives(&node.names))
     }
 
     /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
@@ -59,7 +71,7 @@ impl World {
         let kept = row.ledger.kept.iter().find(|kept| kept.fingerprint == grant.message);
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
-            && self.nodes.iter().any(|node| node.up && node.owner == kept.attempt.owner)
+            && self.lives(kept.attempt.owner)
             && !self.truth.was_settled_in_vain(kept.attempt)
         {
             return Err(format!("P3: alias {at}: a use is in flight for ever"));
@@ -81,6 +93,10 @@ impl World {
             // Of an attempt that came after its retry: its sender has what it wanted and does not come for this one.
             return Ok(Some(Seen::HeldForNobody));
         }
+        if self.truth.was_delivered_unclaimed(at, grant.message) {
+            // It was given back, and then its sender served under another claim; a failover lost both.
+            return Ok(Some(Seen::HeldAfterLoss));
+        }
         if grant.end == End::Expired && self.truth.clock_jumped {
             // Its retry came, but the clock had jumped over its five days: it counted as another message.
             return Ok(Some(Seen::ForgottenByJump));
@@ -91,7 +107,7 @@ impl World {
 
 /// The counter is what was granted and not given back.
 fn check_counter(at: usize, row: &Row) -> Result<(), String> {
-    let back = [End::GivenBack, End::Freed];
+    let back = [End::GivenBack, End::Freed, End::Lost];
     let stands = row.grants.iter().filter(|grant| !back.contains(&grant.end)).count();
     let used = row.ledger.used as usize;
     if used == stands { Ok(()) } else { Err(format!("alias {at}: {used} uses counted, {stands} granted")) }

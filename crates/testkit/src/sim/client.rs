@@ -11,6 +11,9 @@ use super::senders::{Fate, Parting, Rcpt};
 use super::tally::Seen;
 use super::world::{Happening, World};
 
+/// Of a thousand connections that wait for a verdict, how many are cut when the store goes down.
+const CUT_WITH_STORE: u64 = 800;
+
 /// The sender's end of a connection.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -147,6 +150,19 @@ impl World {
         self.links[link].cut_after = None;
         self.hangs_up(link);
         true
+    }
+
+    /// Some of those who wait for the answer to their dot are cut off together with the store.
+    pub(super) fn cuts_waiting(&mut self) {
+        for link in 0..self.links.len() {
+            let client = &self.links[link].client;
+            let waits = !client.gone && client.expects.front() == Some(&Expect::Dot);
+            if waits && self.weather.permille(CUT_WITH_STORE) {
+                self.saw(Seen::SenderCuts);
+                self.note(|_| format!("  {link} the connection is cut"));
+                self.hangs_up(link);
+            }
+        }
     }
 
     /// The node writes a reply.

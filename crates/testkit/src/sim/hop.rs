@@ -164,7 +164,7 @@ impl World {
 
     fn verdict_heard(&mut self, hop: usize) {
         let parts = self.hops[hop].dot.as_ref().map(|dot| dot.parts.clone()).unwrap_or_default();
-        self.truth.heard(&parts);
+        self.truth.heard(&parts, self.now);
     }
 
     // === The message.
@@ -182,8 +182,7 @@ impl World {
             let why = self.whim();
             return before_dot(why.map(Heard::Reply));
         }
-        let node = &self.nodes[self.links[link].node];
-        let may_send = |owner| self.store.may_send(owner, node.owner, self.now);
+        let may_send = |owner| self.may_send(self.links[link].node, owner);
         if !outgoing.claimed_by().is_none_or(may_send) {
             self.saw(Seen::Fenced);
             self.note(|_| format!("  {link} the dot is held back: the lease may be over"));
@@ -206,6 +205,7 @@ impl World {
             self.saw(Seen::Partial);
         }
         let parts = rows.iter().map(|&row| self.dot_left(link, row)).collect();
+        self.tempts_fate();
         self.hops[hop].dot = Some(Dot { link, entry, parts, accepted: false });
         let time = self.hop_time();
         if self.hops[hop].broken || self.random.permille(self.plan.hop_cut / 4) {

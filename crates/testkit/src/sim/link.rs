@@ -171,7 +171,7 @@ impl World {
         Moment {
             instant: self.fixture.base + Duration::from_millis(self.now),
             unix: self.store.time(self.now),
-            owner: self.nodes[self.links[link].node].owner,
+            owner: self.nodes[self.links[link].node].names.current,
         }
     }
 

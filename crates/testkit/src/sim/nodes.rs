@@ -1,14 +1,12 @@
 //! Nodes: they are killed, stopped, cut off from the store, and start again; and what befalls the store.
 //!
-//! A node that cannot renew its lease in time is dead to the others, and knows it: it draws a new boot, and its old
-//! sessions can send no dot any more for what they claimed before (`Moment.owner`, `Store::may_send`).
-
-use tempalias_alias::Owner;
+//! A node that cannot renew its lease in time is dead to the others, and knows it: it takes a new name (`names.rs`), and
+//! its old sessions can send no dot any more for what they claimed before (`Moment.owner`, `Store::may_send`).
 
 use super::leases::{LEASE, RENEW};
+use super::names::Names;
 use super::plan::{DAY, HOUR, MINUTE, SECOND};
 use super::queue::Time;
-use super::sabotage::Sabotage;
 use super::store::Act;
 use super::tally::Seen;
 use super::world::{Happening, World};
@@ -16,7 +14,7 @@ use super::world::{Happening, World};
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) up: bool,
-    pub(super) owner: Owner,
+    pub(super) names: Names,
     /// Starts of the process: what an earlier one left behind is nobody's.
     pub(super) start: u32,
     pub(super) asleep_until: Time,
@@ -26,8 +24,6 @@ pub(super) struct Node {
     fuse: Option<u64>,
     crashes: u64,
     pub(super) sessions: u64,
-    /// The store's server that it knows.
-    server: u32,
 }
 
 impl World {
@@ -36,14 +32,13 @@ impl World {
         let crashes = self.plan.crashes;
         self.nodes.push(Node {
             up: true,
-            owner,
+            names: Names::new(owner, 0),
             start: 1,
             asleep_until: 0,
             parted: false,
             fuse: None,
             crashes,
             sessions: 0,
-            server: 0,
         });
         self.store.opened_by(owner, 0);
         self.light_fuse(node);
@@ -86,8 +81,7 @@ impl World {
     fn kill(&mut self, node: usize) {
         self.saw(Seen::Crashes);
         self.note(|_| format!("node {node} is killed"));
-        let owner = self.nodes[node].owner;
-        self.store.stops_renewing(owner, self.now);
+        self.stops_renewing(node);
         (self.nodes[node].up, self.nodes[node].fuse) = (false, None);
         for link in 0..self.links.len() {
             if self.links[link].node == node && self.links[link].session.is_some() {
@@ -106,13 +100,10 @@ impl World {
         let owner = self.next_owner(node);
         self.note(|_| format!("node {node} starts, boot {}", owner.boot));
         let it = &mut self.nodes[node];
-        (it.up, it.owner, it.asleep_until, it.sessions) = (true, owner, 0, 0);
+        (it.up, it.asleep_until, it.sessions) = (true, 0, 0);
+        it.names = Names::new(owner, self.store.server);
         it.start += 1;
-        it.server = self.store.server;
-        self.store.opened_by(owner, self.now);
-        if self.nodes[node].parted || self.store.down {
-            self.store.stops_renewing(owner, self.now);
-        }
+        self.comes_back(node);
         self.light_fuse(node);
     }
 
@@ -125,8 +116,7 @@ impl World {
         self.saw(Seen::Pauses);
         let time = self.random.pick([500, 5 * SECOND, LEASE, LEASE + SECOND, MINUTE, 15 * MINUTE]);
         self.note(|_| format!("node {node} is stopped for {time} ms"));
-        let owner = self.nodes[node].owner;
-        self.store.stops_renewing(owner, self.now);
+        self.stops_renewing(node);
         self.nodes[node].asleep_until = self.now + time;
         self.plan_in(time, Happening::Wakes { node });
     }
@@ -136,7 +126,7 @@ impl World {
             return;
         }
         self.note(|_| format!("node {node} runs on"));
-        self.renews(node);
+        self.comes_back(node);
     }
 
     pub(super) fn parts(&mut self, node: usize) {
@@ -144,35 +134,13 @@ impl World {
         let time = self.random.pick([SECOND, 5 * SECOND, LEASE, LEASE + SECOND, MINUTE, 30 * MINUTE]);
         self.note(|_| format!("node {node} is cut off from the store for {time} ms"));
         self.nodes[node].parted = true;
-        let owner = self.nodes[node].owner;
-        self.store.stops_renewing(owner, self.now);
+        self.loses_store(node);
         self.plan_in(time, Happening::Rejoins { node });
     }
 
     pub(super) fn rejoins(&mut self, node: usize) {
         self.nodes[node].parted = false;
-        self.renews(node);
-    }
-
-    /// Nothing stands between the node and its lease any more: is there still one, and the server that it is on?
-    fn renews(&mut self, node: usize) {
-        let it = &mut self.nodes[node];
-        if !it.up || it.parted || it.asleep_until > self.now || self.store.down {
-            return;
-        }
-        let owner = it.owner;
-        let is_known = std::mem::replace(&mut it.server, self.store.server) == self.store.server;
-        if (is_known || self.sabotage == Some(Sabotage::NameKept)) && self.store.renews(owner, self.now) {
-            return;
-        }
-        self.saw(if is_known { Seen::LeasesLost } else { Seen::NamesLaidDown });
-        let past = self.store.in_flight(owner);
-        self.tally.add(Seen::LeasesLostPastClaim, past);
-        let owner = self.next_owner(node);
-        let why = if is_known { "has lost its lease" } else { "meets another server" };
-        self.note(|_| format!("node {node} {why}, and is boot {} now", owner.boot));
-        self.nodes[node].owner = owner;
-        self.store.opened_by(owner, self.now);
+        self.connects_to_store(node);
     }
 
     // === The store's troubles.
@@ -182,11 +150,13 @@ impl World {
         self.store.down = down;
         for node in 0..self.nodes.len() {
             if down {
-                let owner = self.nodes[node].owner;
-                self.store.stops_renewing(owner, self.now);
+                self.loses_store(node);
             } else {
-                self.renews(node);
+                self.connects_to_store(node);
             }
+        }
+        if self.store.is_shared() {
+            if down { self.cuts_waiting() } else { self.flushes_queues() }
         }
         if down {
             self.saw(Seen::StoreOutages);
@@ -219,13 +189,14 @@ impl World {
         for node in 0..self.nodes.len() {
             // It finds out with its next renewal.
             let next = self.random.between(0, RENEW);
-            self.plan_in(next, Happening::Rejoins { node });
+            self.plan_in(next, Happening::Renews { node });
         }
     }
 
     pub(super) fn owner_acts(&mut self, row: usize, act: Act) {
         let luck = self.random.next();
-        let freed = self.store.change(row, act, self.now, luck);
+        let (names, now) = (&self.nodes[0].names, self.now);
+        let freed = self.store.change(row, act, now, luck, |owner| names.spares(owner, now, None));
         self.note(|_| format!("the owner of alias {row}: {act:?}, {freed} freed"));
         self.tally.add(Seen::Freed, freed);
     }

@@ -28,11 +28,19 @@ pub enum Sabotage {
     LateClaim,
     /// A node goes on under its name on the server that took over from the one it knew.
     NameKept,
+    /// After a failover a node lets go of its former name although something is under way under it.
+    FormerDropped,
+    /// Nodes are taken for dead just after a long outage, before they have told how their mail ended.
+    NoGrace,
+    /// A failover loses claims that were waited for.
+    NotWaited,
+    /// A node takes over what it has in hand itself, under a name whose lease is over.
+    OwnIsDead,
 }
 
 impl Sabotage {
-    /// All of them. The first nine break a promise; the last three a rule that only a shared store needs.
-    pub const ALL: [Self; 12] = [
+    /// All of them. The first nine break a promise; the others a rule that only a shared store needs.
+    pub const ALL: [Self; 16] = [
         Self::ClaimAfterDot,
         Self::NoFsync,
         Self::SettleTwice,
@@ -45,6 +53,10 @@ impl Sabotage {
         Self::NoFence,
         Self::LateClaim,
         Self::NameKept,
+        Self::FormerDropped,
+        Self::NoGrace,
+        Self::NotWaited,
+        Self::OwnIsDead,
     ];
 
     /// As the command line has it.
@@ -62,6 +74,10 @@ impl Sabotage {
             Self::NoFence => "no-fence",
             Self::LateClaim => "late-claim",
             Self::NameKept => "name-kept",
+            Self::FormerDropped => "former-dropped",
+            Self::NoGrace => "no-grace",
+            Self::NotWaited => "not-waited",
+            Self::OwnIsDead => "own-is-dead",
         }
     }
 

@@ -9,6 +9,8 @@ use super::queue::Time;
 use super::tally::Seen;
 use super::world::{Happening, World};
 
+/// Of a thousand queues, how many are tried just after an outage of the store.
+const FLUSHES: u64 = 900;
 /// RFC 5321 §4.5.4.1: at least four to five days.
 const LIFETIME: Time = 5 * DAY;
 
@@ -138,6 +140,18 @@ impl World {
     }
 
     // === The queue.
+
+    /// Senders may try again whenever they like: here just as the store is back.
+    pub(super) fn flushes_queues(&mut self) {
+        for entry in 0..self.entries.len() {
+            let it = &self.entries[entry];
+            let number = it.number;
+            if it.tries > 0 && !it.busy && it.waiting().next().is_some() && self.weather.permille(FLUSHES) {
+                let soon = self.weather.between(0, 3 * SECOND / 2);
+                self.plan_in(soon, Happening::Try { entry, number });
+            }
+        }
+    }
 
     pub(super) fn ends(&mut self, entry: usize, at: usize, fate: Fate) {
         self.entries[entry].rcpts[at].fate = fate;

@@ -15,7 +15,7 @@ use tempalias_alias::{
     Settled, State,
 };
 
-use super::failover::{Undo, Unsafe};
+use super::failover::{Change, Undo, Unsafe};
 use super::leases::Lease;
 use super::queue::Time;
 use super::sabotage::Sabotage;
@@ -41,6 +41,8 @@ pub(super) enum End {
     Expired,
     /// Its owner freed it.
     Freed,
+    /// A failover lost that it was granted.
+    Lost,
 }
 
 #[derive(Debug, Clone)]
@@ -64,10 +66,13 @@ pub(super) struct Store {
     judged: Vec<Attempt>,
     /// Writes that a failover may lose, in their order.
     pub(super) log: Vec<Unsafe>,
+    /// Whether claims and what owners do wait for a replica, and when one last had all.
+    pub(super) waits: bool,
+    pub(super) replicated: Time,
     /// Which server it is: another one after each failover.
     pub(super) server: u32,
     /// Acknowledgements since the last durable write: (row, claim).
-    unsynced: Vec<(usize, Kept)>,
+    pub(super) unsynced: Vec<(usize, Kept)>,
     /// How far the clock is off, in milliseconds; large positive numbers stand for nothing else.
     pub(super) offset: i64,
     pub(super) down: bool,
@@ -80,8 +85,8 @@ pub(super) struct Judged {
     pub(super) answer: Answer,
     pub(super) limits: Limits,
     pub(super) used: u32,
-    /// The owner it was taken over from.
-    pub(super) from: Option<Owner>,
+    /// The claim whose place it took.
+    pub(super) from: Option<Kept>,
     pub(super) late: bool,
     /// Which of the row's grants it belongs to.
     pub(super) grant: Option<usize>,
@@ -99,7 +104,7 @@ pub(super) enum Act {
 }
 
 impl Store {
-    pub(super) fn new(shared: bool, rows: Vec<Row>, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(shared: bool, waits: bool, rows: Vec<Row>, sabotage: Option<Sabotage>) -> Self {
         Self {
             synced: if sabotage == Some(Sabotage::NoFsync) { rows.clone() } else { vec![] },
             rows,
@@ -108,6 +113,8 @@ impl Store {
             settled: vec![],
             judged: vec![],
             log: vec![],
+            waits,
+            replicated: 0,
             server: 0,
             unsynced: vec![],
             offset: 0,
@@ -154,7 +161,14 @@ impl Store {
 
     // === Calls.
 
-    pub(super) fn claim(&mut self, request: &ClaimRequest, now: Time, luck: u64) -> Judged {
+    /// Whoever asks takes nobody for dead whom it spares.
+    pub(super) fn claim(
+        &mut self,
+        request: &ClaimRequest,
+        now: Time,
+        luck: u64,
+        spares: impl Fn(Owner) -> bool,
+    ) -> Judged {
         let time = self.time(now);
         let Some(at) = self.row(request.row) else {
             let limits = Limits { valid_from: None, valid_until: None, max_usage: None };
@@ -165,7 +179,8 @@ impl Store {
         // Nobody takes a claim of its own for a dead node's (`claim_one` of `store/src/redis/claims.rs`), however the
         // clock has jumped.
         let own = request.attempt.owner;
-        let alive = |owner| (owner == own || self.is_alive(owner, now)) && !in_flight_is_again;
+        let alive =
+            |owner| (owner == own || spares(owner) || self.is_alive(owner, now)) && !in_flight_is_again;
         let verdict = self.rows[at].ledger.claim(request, time, alive);
         let limits = self.rows[at].ledger.limits;
         let before = self.judged.contains(&request.attempt) || self.settled.contains(&request.attempt);
@@ -177,11 +192,14 @@ impl Store {
         if late && verdict.write.is_some() {
             return Judged { answer: Answer::Busy, limits, used: 0, from: None, late, grant: None };
         }
+        if verdict.write.is_some() {
+            self.changes(at, Change::Claim(request.attempt), now);
+        }
         let row = &mut self.rows[at];
         let mut from = None;
         if let Some(kept) = verdict.write {
             let old = row.ledger.kept.iter().find(|old| old.fingerprint == kept.fingerprint);
-            from = old.map(|old| old.attempt.owner);
+            from = old.copied();
             row.ledger.kept.retain(|old| old.fingerprint != kept.fingerprint);
             row.ledger.kept.push(kept);
             row.ledger.used = verdict.used;
@@ -193,7 +211,7 @@ impl Store {
         let grant = row.last_grant(request.fingerprint);
         if verdict.write.is_some() {
             self.synced(luck);
-            self.is_replicated();
+            self.is_replicated(now);
         }
         Judged { answer: verdict.answer, limits, used: verdict.used, from, late: false, grant }
     }
@@ -216,6 +234,7 @@ impl Store {
         let twice = self.settled.contains(&attempt);
         if !twice {
             self.settled.push(attempt);
+            self.is_unsafe(Undo::Settled(attempt), now);
         }
         let at = self.row(key)?;
         let row = &mut self.rows[at];
@@ -225,17 +244,17 @@ impl Store {
             if self.sabotage == Some(Sabotage::SettleTwice) && twice && gives_back {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
-            if !twice {
-                self.is_unsafe(Undo::SettledNothing(attempt), now);
-            }
             return None;
         };
         let mut kept = row.ledger.kept[place];
         if self.sabotage == Some(Sabotage::FreedAfterDoubt) {
             kept.clean = true;
         }
-        let before = row.ledger.kept[place];
         let settled = kept.settle(attempt, outcome);
+        if settled != Settled::Stale {
+            self.changes(at, Change::Settlement(attempt), now);
+        }
+        let row = &mut self.rows[at];
         match settled {
             Settled::Stale => return Some(settled),
             Settled::Keep(changed) => row.ledger.kept[place] = changed,
@@ -245,8 +264,6 @@ impl Store {
                 row.ledger.used = row.ledger.used.saturating_sub(1);
             }
         }
-        let was_given_back = settled == Settled::GiveBack;
-        self.is_unsafe(Undo::Settled { row: at, kept: before, was_given_back }, now);
         self.synced(luck);
         Some(settled)
     }
@@ -267,14 +284,16 @@ impl Store {
         };
         let kept = row.ledger.kept[place];
         self.unsynced.push((at, kept));
-        row.end(place, End::Acknowledged);
-        self.is_unsafe(Undo::Settled { row: at, kept, was_given_back: false }, now);
+        self.changes(at, Change::Settlement(kept.attempt), now);
+        self.rows[at].end(place, End::Acknowledged);
         true
     }
 
     /// Deletes claims whose retention is over; how many.
     pub(super) fn sweep(&mut self, now: Time) -> u64 {
-        self.is_replicated();
+        // What is past its retention is so on a replica, too.
+        self.log.clear();
+        self.replicated = now;
         let (time, lowers) = (self.time(now), self.sabotage == Some(Sabotage::ExpiryLowersCounter));
         let mut swept = 0;
         for row in &mut self.rows {
@@ -288,13 +307,22 @@ impl Store {
     }
 
     /// How many held uses it freed.
-    pub(super) fn change(&mut self, row: usize, act: Act, now: Time, luck: u64) -> u64 {
-        self.is_replicated();
+    pub(super) fn change(
+        &mut self,
+        row: usize,
+        act: Act,
+        now: Time,
+        luck: u64,
+        spares: impl Fn(Owner) -> bool,
+    ) -> u64 {
+        self.changes(row, Change::Owner, now);
+        self.is_replicated(now);
         let time = self.time(now);
         let mut freed = vec![];
         if matches!(act, Act::FreeHeld) {
             let live = self.rows[row].ledger.kept.iter().filter(|kept| time < kept.until);
-            let freeable = live.filter(|kept| kept.is_freeable(|owner| self.is_alive(owner, now)));
+            let freeable =
+                live.filter(|kept| kept.is_freeable(|owner| spares(owner) || self.is_alive(owner, now)));
             freed = freeable.map(|kept| kept.fingerprint).collect();
         }
         let Row { ledger, most, .. } = &mut self.rows[row];
@@ -348,9 +376,9 @@ impl Store {
 }
 
 impl Row {
-    /// The latest grant of a message.
+    /// The latest grant of a message that the store knows of.
     pub(super) fn last_grant(&self, message: Fingerprint) -> Option<usize> {
-        self.grants.iter().rposition(|grant| grant.message == message)
+        self.grants.iter().rposition(|grant| grant.message == message && grant.end != End::Lost)
     }
 
     fn end(&mut self, place: usize, end: End) {

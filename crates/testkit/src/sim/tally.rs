@@ -105,8 +105,18 @@ seen! {
     Failovers => "failovers of the store";
     /// What the replica had not.
     WritesLost => "settlements and acknowledgements lost by a failover";
+    /// Uses that the replica did not know of.
+    UsesLost => "uses whose grant a failover lost, where claims are not waited for";
+    /// More messages than uses, for that.
+    OverLimit => "messages beyond an alias's limit, each for a claim that a failover lost";
+    /// Leases that the replica did not have, or not so long.
+    LeasesCut => "leases that a failover lost or cut short";
     /// A node that met another server.
     NamesLaidDown => "nodes that took another name after a failover";
+    /// Renewed under a former name.
+    FormerKept => "former names that were kept, for what was under way";
+    /// And let go.
+    FormerEnded => "former names that ended with what was under way";
     /// The clock stepped.
     ClockSteps => "steps of the store's clock";
     /// A request lost.
@@ -138,6 +148,10 @@ seen! {
     /// Excused duplicate.
     DuplicateUnsettled => "duplicates: a failover lost that it was settled";
     /// Excused duplicate.
+    DuplicateClaimLost => "duplicates: a failover lost its claim";
+    /// Excused duplicate.
+    DuplicateLeaseLost => "duplicates: a failover lost the lease of a living node";
+    /// Excused duplicate.
     DuplicateUnidentified => "duplicates: no Message-ID, and our 250 was not read";
     /// Excused duplicate.
     DuplicateUncounted => "duplicates: an uncounted alias, and our 250 was not read";
@@ -154,9 +168,13 @@ seen! {
     /// Excused use that the next hop was never given.
     HeldForNobody => "uses held for an attempt that its sender had given up before it was claimed for";
     /// Excused use that the next hop was never given.
+    HeldAfterLoss => "uses held although given back, because a failover lost that and the claim after it";
+    /// Excused use that the next hop was never given.
     ForgottenByJump => "uses in doubt that the clock's jump made forgotten before their retry";
     /// Excused break of the fence.
     ClockExcuses => "dots sent although taken over, because the store's clock jumped";
+    /// Excused break of the fence.
+    FailoverExcuses => "dots sent although taken over, because a failover lost the claim or its node's lease";
     /// Runs.
     Events => "events";
 }

@@ -8,6 +8,7 @@ use tempalias_smtp::Status;
 use super::calls::{node_of, seen};
 use super::fixture::is_identified;
 use super::hop::Dot;
+use super::queue::Time;
 use super::store::{End, Judged, Store};
 use super::tally::Seen;
 use super::world::World;
@@ -24,6 +25,8 @@ pub(super) struct Truth {
     belated: Vec<(usize, usize)>,
     /// Attempts that were settled while the clock, which had jumped, had their claims past their retention.
     outlived: Vec<Attempt>,
+    /// Claims for an alias that a failover lost, where they are not waited for.
+    pub(super) claims_lost: Vec<(Attempt, usize)>,
     pub(super) clock_jumped: bool,
 }
 
@@ -33,23 +36,26 @@ pub(super) struct Truth {
 pub(super) struct Part {
     pub(super) row: usize,
     pub(super) content: usize,
-    key: RowKey,
+    pub(super) key: RowKey,
     /// None: the alias is not counted, and nothing was claimed.
-    attempt: Option<Attempt>,
-    message: Option<Fingerprint>,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) message: Option<Fingerprint>,
     pub(super) grant: Option<usize>,
     pub(super) accepted: bool,
-    heard: bool,
-    settled: bool,
+    /// When its verdict was heard, if it was 250.
+    pub(super) heard: Option<Time>,
+    pub(super) settled: bool,
     /// The entry of a sender that read a 250 for it.
-    read_by: Option<usize>,
-    crossed: bool,
+    pub(super) read_by: Option<usize>,
+    pub(super) crossed: bool,
     /// The task that would have heard the verdict, or was about to pass it on, is dead.
-    orphan: bool,
+    pub(super) orphan: bool,
     /// Its dot left although another node's attempt had taken the message over, because the store's clock jumped.
-    overtaken: bool,
+    pub(super) overtaken: bool,
     /// A failover lost that it was settled.
-    unsettled: bool,
+    pub(super) unsettled: bool,
+    /// Another attempt took the message over while its node had it in hand and could be told from a dead one.
+    pub(super) wronged: bool,
 }
 
 impl Truth {
@@ -61,9 +67,9 @@ impl Truth {
     }
 
     /// The next hop's 250 for these was heard.
-    pub(super) fn heard(&mut self, parts: &[usize]) {
+    pub(super) fn heard(&mut self, parts: &[usize], now: Time) {
         for &part in parts {
-            self.parts[part].heard = true;
+            self.parts[part].heard = Some(now);
         }
     }
 
@@ -125,6 +131,17 @@ impl Truth {
         self.belated.contains(&(row, grant))
     }
 
+    pub(super) fn is_claim_lost(&self, attempt: Attempt) -> bool {
+        self.claims_lost.iter().any(|lost| lost.0 == attempt)
+    }
+
+    /// Whether a message was accepted under a claim that a failover lost.
+    pub(super) fn was_delivered_unclaimed(&self, row: usize, message: Fingerprint) -> bool {
+        let lost = |attempt| self.is_claim_lost(attempt);
+        let mut parts = self.parts.iter().filter(|part| part.row == row && part.message == Some(message));
+        parts.any(|part| part.accepted && part.attempt.is_some_and(lost))
+    }
+
     pub(super) fn grant_of(&self, attempt: Attempt, row: usize) -> Option<usize> {
         self.attempts.iter().rfind(|known| (known.0, known.1) == (attempt, row)).map(|known| known.2)
     }
@@ -157,7 +174,13 @@ impl World {
     }
 
     /// The store answers a claim that the session of a connection asked for.
-    pub(super) fn claimed(&mut self, request: &ClaimRequest, judged: &Judged, link: Option<usize>) {
+    pub(super) fn claimed(
+        &mut self,
+        request: &ClaimRequest,
+        judged: &Judged,
+        node: usize,
+        link: Option<usize>,
+    ) {
         let Some(row) = self.store.row(request.row) else { return };
         self.saw(seen(judged.answer));
         if judged.late {
@@ -169,9 +192,12 @@ impl World {
             format!("store: alias {row}, message {name:02x}, attempt {number:x}: {:?}", judged.answer)
         });
         if let Some(from) = judged.from
-            && node_of(from) != node_of(request.attempt.owner)
+            && judged.answer == Answer::Again
         {
-            self.saw(Seen::TakenOver);
+            if node_of(from.attempt.owner) != node_of(request.attempt.owner) {
+                self.saw(Seen::TakenOver);
+            }
+            self.taken_over(&from, request.attempt, node);
         }
         if matches!(judged.answer, Answer::Granted | Answer::Again)
             && let Some(grant) = judged.grant
@@ -228,7 +254,8 @@ impl World {
             message,
             grant,
             accepted: false,
-            heard: false,
+            heard: None,
+            wronged: false,
             settled: false,
             read_by: None,
             crossed: false,
@@ -237,21 +264,6 @@ impl World {
             unsettled: false,
         });
         self.truth.parts.len() - 1
-    }
-
-    /// No dot leaves once another attempt has taken the message over: unless the clock jumped, over its node's lease, and
-    /// another owner's attempt took over before this one could know, or over the retention of its claim.
-    fn is_overtaken(&mut self, row: usize, message: Fingerprint, attempt: Attempt) -> bool {
-        let by = self.store.kept(row, message, self.now).map(|kept| kept.attempt);
-        let Some(by) = by.filter(|by| *by != attempt) else { return false };
-        let grant = self.truth.grant_of(attempt, row).map(|grant| self.store.rows[row].grants[grant].end);
-        let jumped_over = by.owner != attempt.owner || grant == Some(End::Expired);
-        if self.truth.clock_jumped && jumped_over {
-            self.saw(Seen::ClockExcuses);
-        } else {
-            self.breaks("P3: a dot left although another attempt had taken the message over");
-        }
-        true
     }
 
     /// The next hop has the message.
@@ -275,59 +287,6 @@ impl World {
         }
     }
 
-    /// The dot of an earlier attempt arrives behind that of a later one: nobody may wait for its verdict any more,
-    /// unless the store's clock has jumped, over the retention of a claim in flight or the lease of a node that lives.
-    fn came_late(&mut self, part: usize, later: usize) {
-        let Part { row, message, attempt, .. } = self.truth.parts[part];
-        let kept = message.and_then(|message| self.store.kept(row, message, self.now));
-        let waits =
-            kept.is_some_and(|kept| Some(kept.attempt) == attempt && kept.state == KeptState::InFlight);
-        let excuse = if !waits {
-            Seen::DuplicateVerdictLost
-        } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
-        {
-            Seen::DuplicateLate
-        } else if self.truth.parts[later].overtaken {
-            Seen::DuplicateOvertaken
-        } else {
-            return self.breaks("P3: two attempts at one message at the same time");
-        };
-        self.note(|_| format!("a duplicate, the dot came late: {}", excuse.text()));
-        self.saw(excuse);
-    }
-
-    /// A message is delivered once more: why was the first delivery not known?
-    fn is_excused(&mut self, first: usize, again: usize, dot: &Dot) {
-        let part = &self.truth.parts[first];
-        let dead = |attempt: Attempt| part.orphan || !self.store.is_alive(attempt.owner, self.now);
-        let unread = part.read_by.is_none();
-        let excuse = match part.attempt {
-            _ if !part.heard => Seen::DuplicateVerdictLost,
-            _ if part.read_by.is_some_and(|by| by != dot.entry) => Seen::SentOnPurpose,
-            // Nothing is claimed for it: a sender that gives up waiting and comes again is served again.
-            None if unread || self.links[dot.link].client.is_gone() => Seen::DuplicateUncounted,
-            // Its sender hung up, came again, was served, showed that it knew; then the attempt that it had given up
-            // asked for a use, as a new message does.
-            _ if !unread && self.links[dot.link].client.is_gone() => Seen::DuplicateAbandoned,
-            _ if !unread => return self.breaks("P3: delivered again although its sender had read 250"),
-            Some(attempt) if part.unsettled && dead(attempt) => Seen::DuplicateUnsettled,
-            Some(attempt) if !part.settled && dead(attempt) => Seen::DuplicateReaderDied,
-            _ if !is_identified(part.content) => Seen::DuplicateUnidentified,
-            _ if part.crossed => Seen::DuplicateCrossed,
-            _ if self.was_forgotten(part) => Seen::DuplicateLate,
-            _ if self.truth.parts[again].overtaken => Seen::DuplicateOvertaken,
-            _ => return self.breaks("P3: delivered twice, and nothing excuses it"),
-        };
-        self.note(|_| format!("a duplicate: {}", excuse.text()));
-        self.saw(excuse);
-    }
-
-    /// Its claim's retention was over when the next one was asked for.
-    fn was_forgotten(&self, part: &Part) -> bool {
-        let grant = part.grant.and_then(|grant| self.store.rows[part.row].grants.get(grant));
-        grant.is_some_and(|grant| grant.end == End::Expired)
-    }
-
     // === What the sender is told.
 
     pub(super) fn recipient_refused(&mut self, link: usize, status: Status) {
@@ -347,7 +306,9 @@ impl World {
         } else if summary.ending.is_delivery() {
             let delivered = |row: &usize| {
                 let mut parts = self.truth.parts.iter();
-                parts.any(|part| part.row == *row && part.content == content && part.accepted && part.heard)
+                parts.any(|part| {
+                    part.row == *row && part.content == content && part.accepted && part.heard.is_some()
+                })
             };
             if mail.rows.is_empty() || !mail.rows.iter().all(delivered) {
                 self.breaks("P1: a 250 without the next hop's");

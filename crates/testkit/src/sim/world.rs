@@ -94,6 +94,13 @@ pub(super) enum Happening {
     Rejoins {
         node: usize,
     },
+    ConnectsToStore {
+        node: usize,
+    },
+    /// A renewal is due that finds something new.
+    Renews {
+        node: usize,
+    },
     FailsOver,
     StoreDown,
     StoreUp,
@@ -109,6 +116,8 @@ pub(super) enum Happening {
 pub(super) struct World {
     pub(super) now: Time,
     pub(super) random: Random,
+    /// For what came later, so that older seeds go on as they were where nothing new happens.
+    pub(super) weather: Random,
     pub(super) queue: Queue<Happening>,
     pub(super) fixture: &'static Fixture,
     pub(super) plan: Plan,
@@ -141,7 +150,7 @@ impl World {
         let rows = rows(&mut random, fixture);
         let mut world = Self {
             now: 0,
-            store: Store::new(plan.shared, rows, sabotage),
+            store: Store::new(plan.shared, failover::draw_waits(seed), rows, sabotage),
             queue: Queue::new(),
             fixture,
             sabotage,
@@ -159,6 +168,7 @@ impl World {
             broken: None,
             store_busy: 0,
             boots: 0,
+            weather: Random::new(seed.rotate_left(32) ^ !seed),
             failovers: if plan.shared { failover::draw(seed) } else { 0 },
             plan,
             random,
@@ -211,6 +221,8 @@ impl World {
             Happening::Wakes { node } => self.wakes(node),
             Happening::Parts { node } => self.parts(node),
             Happening::Rejoins { node } => self.rejoins(node),
+            Happening::ConnectsToStore { node } => self.comes_back(node),
+            Happening::Renews { node } => self.renews(node),
             Happening::FailsOver => self.fails_over(),
             Happening::StoreDown => self.store_goes(true),
             Happening::StoreUp => self.store_goes(false),
