@@ -187,7 +187,15 @@ class Evidence:
             return "the next hop was killed before it said so"
         if line["t"] - self.begun(line) > self.dot_timeout - 0.5:
             return "the next hop answered after the deadline"
+        if self.held_back(connection["route"], line["t"]) > self.begun(line) + self.dot_timeout - 0.5:
+            return "the proxy held its answers back beyond the deadline"
         return None
+
+    def held_back(self, route, moment):
+        """Until when the proxy, told so, handed no answer on; before the moment: it did then."""
+        return max((line["t"] + line["seconds"] for line in self.proxy
+                    if line["ev"] == "command" and line["do"] == "stall" and line["direction"] == "s2c"
+                    and line["route"] in (route, None) and line["t"] <= moment), default=moment)
 
     def doubt(self, attempt):
         """Why this attempt may have left a claim in doubt; None: it cannot have."""
