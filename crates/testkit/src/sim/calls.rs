@@ -377,7 +377,9 @@ impl World {
     fn is_settled(&mut self, task: usize) {
         self.tasks[task].done = true;
         let (node, settlements) = (self.tasks[task].node, self.tasks[task].settlements.clone());
-        settlements.iter().for_each(|settlement| self.is_over(node, settlement.1));
+        for (_, attempt, _) in settlements {
+            self.is_over(node, attempt);
+        }
         if self.now - self.tasks[task].since >= LONG {
             self.saw(Seen::SettledLate);
         }

@@ -98,6 +98,9 @@ impl World {
         } else if self.was_forgotten(&self.truth.parts[part]) || self.was_forgotten(&self.truth.parts[later])
         {
             Seen::DuplicateLate
+        } else if self.truth.parts[later].attempt.is_some_and(|attempt| self.truth.is_claim_lost(attempt)) {
+            // The claim that had taken the message over: the store knows the earlier one again.
+            Seen::DuplicateClaimLost
         } else if self.truth.parts[later].overtaken {
             if self.truth.clock_jumped { Seen::DuplicateOvertaken } else { Seen::DuplicateLeaseLost }
         } else {
