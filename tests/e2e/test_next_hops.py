@@ -1,12 +1,44 @@
 """Foreign next hops: what they accept counts, what they refuse or break off costs no use, and whatever they do,
 the sender is told the truth in words that do not name the target."""
 
+import signal
+import threading
+import time
 import unittest
 
 from senders import Connection, letter
 from sinks import RawSink, postfix, smtp_sink
 from tempalias import Tempalias
 from waiting import free_port, wait_for
+
+
+class Asleep(unittest.TestCase):
+    def test_a_verdict_that_came_while_the_machine_slept_is_heard(self):
+        """The deadline is over when it wakes, and the answer lies there: it counts."""
+        judging, woken = threading.Event(), threading.Event()
+
+        def verdict(_):
+            judging.set()
+            woken.wait(10)
+            return "250 2.0.0 taken"
+
+        with (
+            RawSink(verdict) as sink,
+            Tempalias(sink.port, sections={"delivery": {"dot_timeout": "2s"}}) as server,
+        ):
+            alias = server.alias(max_usage=1)
+            replies = []
+            with Connection(server) as sender:
+                sending = threading.Thread(target=lambda: replies.append(sender.send(alias.address, letter())))
+                sending.start()
+                self.assertTrue(judging.wait(10))
+                server.process.send_signal(signal.SIGSTOP)
+                woken.set()
+                time.sleep(2.5)  # the deadline passes meanwhile
+                server.process.send_signal(signal.SIGCONT)
+                sending.join(10)
+            self.assertRegex(replies[0], "^250 2.0.0 Delivered")
+            self.assertEqual(server.look(alias).get("held", 0), 0)
 
 
 class SmtpSink(unittest.TestCase):

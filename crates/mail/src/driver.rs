@@ -140,7 +140,19 @@ impl Driver {
         if let Effect::SendBody(outgoing) = effect {
             return self.send_body(&outgoing, deadline).await;
         }
-        timeout_at(deadline.into(), self.answer(effect)).await.unwrap_or(Event::Deadline)
+        let is_heard = matches!(effect, Effect::Hear);
+        match timeout_at(deadline.into(), self.answer(effect)).await {
+            Ok(event) => event,
+            Err(_) if is_heard => self.last_look().await,
+            Err(_) => Event::Deadline,
+        }
+    }
+
+    /// A process that was stopped beyond the deadline (its machine was asleep) learns that time is over before it learns
+    /// what came meanwhile: a verdict that is already here counts.
+    async fn last_look(&mut self) -> Event<'static> {
+        let Some(connection) = &mut self.upstream else { return Event::Deadline };
+        connection.pending_reply().await.map_or(Event::Deadline, |reply| Event::Heard(Heard::Reply(reply)))
     }
 
     async fn answer(&mut self, effect: Effect) -> Event<'static> {
