@@ -165,6 +165,8 @@ impl World {
         let before = names.current;
         let is_known = std::mem::replace(&mut names.server, server) == server;
         if !self.store.has_seen(before) {
+            // How long others were away nobody can tell who was not there.
+            names.back.get_or_insert(self.now);
             self.store.opened_by(before, self.now);
         } else if !self.store.renews(before, self.now) {
             self.nodes[node].names.lost.push(before);
