@@ -21,6 +21,10 @@ def _environment():
     return {**os.environ, **({"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {})}
 
 
+def _field(info, name):
+    return next(int(line.partition(":")[2]) for line in info.splitlines() if line.startswith(f"{name}:"))
+
+
 class Redis:
     """A server in a folder of its own that comes back from its log. A context manager."""
 
@@ -51,6 +55,16 @@ class Redis:
         done = subprocess.run([_program("redis-cli"), "-p", str(self.port), *map(str, words)], env=_environment(),
                               capture_output=True, text=True, timeout=PATIENCE, check=check)
         return done.stdout.strip()
+
+    def follow(self, master):
+        """It becomes a replica."""
+        self.cli("REPLICAOF", "127.0.0.1", master.port)
+        wait_for(lambda: "master_link_status:up" in self.cli("INFO", "replication"), "the replica to follow")
+
+    def has_all_of(self, master):
+        """Waits until all that the master wrote before is here."""
+        written = _field(master.cli("INFO", "replication"), "master_repl_offset")
+        wait_for(lambda: _field(self.cli("INFO", "replication"), "slave_repl_offset") >= written, "the replica to catch up")
 
     def signal(self, number):
         self.process.send_signal(number)

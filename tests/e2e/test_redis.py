@@ -9,6 +9,7 @@ import time
 import unittest
 
 from faults import alive, create, ready, rcpt, resources, timed
+from line import Line
 from outages import OUTAGES, ROUNDS, SLACK, OutageTest
 from redis_server import Node, Redis
 from senders import Connection, letter, send
@@ -89,6 +90,42 @@ class OnRedis(OutageTest):
                         self.recovers(server, alias)
                     self.tell(f"Redis: {fault.__name__}")
             wait_for(lambda: not server.look(alias)["held"], "every claim to be settled")
+
+    def test_a_line_of_which_one_direction_is_dead(self):
+        with RawSink() as sink, Redis() as redis, Line(redis.port) as line, \
+                Node(redis, sink.port, port=line.port) as server:
+            alias = server.alias(max_usage=90)
+            self.assertRegex(send(server, alias.address, letter(self.name())), "^250")
+            for _ in range(ROUNDS):
+                line.is_mute = True
+                self.is_deferred(server, alias, "in time|no answer")
+                line.is_mute = False
+                self.recovers(server, alias)
+            self.tell("Redis: answers no longer arrive")
+            wait_for(lambda: not server.look(alias)["held"], "every claim to be settled")
+
+    def test_failovers(self):
+        with RawSink() as sink, Redis() as one, Redis() as other, Line(one.port) as line, \
+                Node(one, sink.port, port=line.port) as server:
+            alias = server.alias(max_usage=90)
+            self.assertRegex(send(server, alias.address, letter(self.name())), "^250")
+            master, replica = one, other
+            for _ in range(ROUNDS):
+                replica.follow(master)
+                self.assertRegex(send(server, alias.address, letter(self.name())), "^250")
+                used = server.remaining(alias)
+                wait_for(lambda: not server.look(alias)["held"], "the claim to be settled")
+                replica.has_all_of(master)
+                master.kill()
+                self.is_deferred(server, alias, "connection refused|no answer|lost")
+                replica.cli("REPLICAOF", "NO", "ONE")
+                line.to = replica.port
+                self.recovers(server, alias)
+                self.assertEqual(server.remaining(alias), used - 1, "nothing was forgotten")
+                master.forget()
+                master.start()
+                master, replica = replica, master
+            self.tell("Redis: failover")
 
     @staticmethod
     def copy_of(redis):
