@@ -84,21 +84,21 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     if damaged.is_empty() && gone == 0 {
         return Ok(Adopted::Nothing);
     }
+    if known.is_none() && left == 0 {
+        return markers::begin(pipe, &names, (options.draw)(), now).await.map(|_| Adopted::Begun);
+    }
+    if !seen.missing.is_empty() {
+        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
+        // the marker on they are dead to all others. (Before one is elected: nodes that come then would write it.)
+        tokio::time::sleep(lease::LENGTH).await;
+    }
     let marker = match known {
         Some(marker) => marker,
-        None if left == 0 => {
-            return markers::begin(pipe, &names, (options.draw)(), now).await.map(|_| Adopted::Begun);
-        }
         // All markers were taken away because of what was thrown away, or were thrown away themselves.
         None => markers::elect(pipe, &names, (options.draw)(), now).await?,
     };
-    if !seen.missing.is_empty() {
-        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
-        // the marker on they are dead to all others.
-        tokio::time::sleep(lease::LENGTH).await;
-    }
     markers::mark(pipe, &names, &marker, &damaged).await?;
-    markers::all_have_it(pipe, &names).await?;
+    markers::is_over(pipe, &names, &marker).await?;
     Ok(Adopted::Mended { parts: damaged.len(), of: BUCKETS, aliases: gone })
 }
 

@@ -61,8 +61,15 @@ impl Core {
     /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
     async fn marker(&self, pipe: &mut Pipe, now: UnixTime) -> Result<String, Unfit> {
         let seen = markers::read(pipe, &self.names).await?;
-        let begun =
-            if seen.missing.is_empty() { None } else { markers::beginning(pipe, &self.names).await? };
+        let begun = match markers::beginning(pipe, &self.names).await? {
+            // All that it was about is done, and only its end was cut off. Left there, it would make a part that is lost
+            // later look like one that has yet to begin.
+            Some(begun) if seen.missing.is_empty() => {
+                markers::is_over(pipe, &self.names, &begun).await?;
+                None
+            }
+            begun => begun,
+        };
         let marker = match seen.only() {
             Err(Unfit::Empty) if self.may_begin() || begun.is_some() => None,
             only => Some(only?.to_owned()),

@@ -3,6 +3,7 @@
 //! (docs/decisions/022).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{RedisError, Value, cmd};
@@ -12,10 +13,13 @@ use super::greet::{Unfit, check_server};
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
 use super::reply::text;
-use super::script::{MARK, UNMARK};
+use super::script::{MARK, OVER, UNMARK};
 
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "2";
+/// How long a beginning may take. One that was cut short is finished by whoever comes next within this time; later a part
+/// without a marker counts as lost, whatever the reason, and `db adopt` finishes it.
+const BEGINNING_LASTS: Duration = Duration::from_mins(10);
 
 /// What the markers of all buckets say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -121,7 +125,7 @@ pub(super) async fn begin(pipe: &mut Pipe, names: &Names, id: u64, now: UnixTime
     let all: Vec<u16> = (0..BUCKETS).collect();
     mark(pipe, names, &elected, &all).await?;
     let marker = read(pipe, names).await?.only()?.to_owned();
-    all_have_it(pipe, names).await?;
+    is_over(pipe, names, &marker).await?;
     Ok(marker)
 }
 
@@ -135,15 +139,16 @@ pub(super) async fn elect(
     let ours = new_marker(id.to_be_bytes(), now);
     let mut elect = cmd("SET");
     elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET");
+    elect.arg("PX").arg(u64::try_from(BEGINNING_LASTS.as_millis()).unwrap_or(u64::MAX));
     Ok(match pipe.ask(&elect).await? {
         Value::Nil => ours,
         other => text(&other),
     })
 }
 
-/// The elected marker stands in all buckets: the beginning is over.
-pub(super) async fn all_have_it(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
-    pipe.ask(cmd("DEL").arg(names.beginning())).await.map(drop)
+/// The elected marker stands in all buckets, or must not be written any more: this beginning is over.
+pub(super) async fn is_over(pipe: &mut Pipe, names: &Names, marker: &str) -> Result<(), RedisError> {
+    pipe.run(&OVER, &[names.beginning()], &[marker.as_bytes()]).await.map(drop)
 }
 
 /// The marker of a beginning that was cut short; or of one that goes on elsewhere at this moment.
@@ -159,8 +164,13 @@ pub(super) async fn beginning(pipe: &mut Pipe, names: &Names) -> Result<Option<S
 /// anything was thrown away.
 pub(super) async fn distrust(pipe: &mut Pipe, names: &Names, is_cluster: bool) -> Result<(), Unfit> {
     let seen = read(pipe, names).await?;
+    let begun = beginning(pipe, names).await?;
     if check_server(pipe, is_cluster).await?.evicted == 0 {
         return Ok(());
+    }
+    // First of all: whoever met it would write the markers anew.
+    if let Some(begun) = begun {
+        is_over(pipe, names, &begun).await?;
     }
     for marker in seen.seen.keys() {
         let asked = (0..BUCKETS).map(|bucket| {

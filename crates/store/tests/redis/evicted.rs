@@ -5,12 +5,8 @@ use std::time::{Duration, Instant};
 use tempalias_alias::{Answer, RowKey};
 use tempalias_store::{Adopted, Change, Created, Store};
 
-use crate::fixture::{make, open, options, row, try_claim, until, until_found, used};
+use crate::fixture::{key_of, make, open, options, row, try_claim, until, until_found, used};
 use crate::servers::Server;
-
-fn key_of(kind: &str, number: u8) -> String {
-    format!("test:{{b{:03x}}}:{kind}", u16::from(number) * 4 + u16::from(number) / 64)
-}
 
 async fn unknown(store: &Store, row: RowKey) -> bool {
     store.find(&[row]).await == Ok(None)

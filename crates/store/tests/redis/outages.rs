@@ -187,13 +187,7 @@ async fn a_server_that_may_throw_aliases_away_is_not_used() {
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     until_found(&store, row).await;
     // It has thrown something away: whatever is missing may have been an alias, on this node and on others.
-    server.cli(&["SET", "victim", "x", "EX", "1000"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
-    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    server.cli(&["SET", "another", "y"]);
-    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.throw_a_key_away();
     let error = until_failing(&store, row).await;
     assert!(words(&error).contains("db adopt"), "{error}");
     tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();

@@ -42,6 +42,19 @@ impl Server {
         }
     }
 
+    /// Throws one key away, which is nobody's alias, to make room.
+    pub(crate) fn throw_a_key_away(&self) {
+        self.cli(&["SET", "victim", "x", "EX", "1000"]);
+        for (name, value) in [("maxmemory-policy", "volatile-ttl"), ("maxmemory", "1")] {
+            self.cli(&["CONFIG", "SET", name, value]);
+        }
+        self.cli(&["SET", "another", "y"]);
+        for (name, value) in [("maxmemory", "0"), ("maxmemory-policy", "noeviction")] {
+            self.cli(&["CONFIG", "SET", name, value]);
+        }
+        assert!(!self.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    }
+
     /// As `kill` sends it.
     pub(crate) fn signal(&self, signal: &str) {
         assert!(self.try_signal(signal), "nobody to signal");

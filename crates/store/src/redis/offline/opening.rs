@@ -83,7 +83,7 @@ impl RedisOffline {
         };
         let marked = async {
             markers::mark(&pipe, &names, &store.marker, &seen.missing).await?;
-            markers::all_have_it(&mut pipe, &names).await
+            markers::is_over(&mut pipe, &names, &store.marker).await
         };
         marked.await.map_err(|error| failed(fault::in_store_words(&error)))?;
         store.refuse_if_served().await?;
