@@ -82,7 +82,8 @@ impl RedisOffline {
             Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
         };
         let marked = async {
-            markers::mark(&pipe, &names, &store.marker, &seen.missing).await?;
+            let damaged = [&seen.missing[..], &seen.unlisted].concat();
+            markers::mark(&pipe, &names, &store.marker, &damaged).await?;
             markers::is_over(&mut pipe, &names, &store.marker).await
         };
         marked.await.map_err(|error| failed(fault::in_store_words(&error)))?;
