@@ -22,16 +22,7 @@ async fn an_alias_that_is_thrown_away_is_never_called_unknown() {
     for number in 0..200 {
         rows.push(make(&store, number, 5).await);
     }
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
-    let memory = server.cli(&["INFO", "memory"]);
-    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    let less = used.trim().parse::<u64>().unwrap() - 60_000;
-    server.cli(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
-    crate::servers::wait_for("keys are thrown away", || {
-        !server.cli(&["INFO", "stats"]).contains("evicted_keys:0")
-    });
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.throw_some_away();
     let begun = Instant::now();
     let (mut found, mut failed) = (0, 0);
     // Longer than the time to the next look at the server.

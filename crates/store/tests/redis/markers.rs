@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use tempalias_alias::RowKey;
-use tempalias_store::Store;
+use tempalias_store::{Adopted, Store};
 
-use crate::fixture::{free_port, key_of, make, open, options, until};
+use crate::fixture::{free_port, key_of, make, open, options, until, until_found};
 use crate::proxy::Proxy;
 use crate::servers::Server;
 
@@ -73,4 +73,29 @@ async fn a_beginning_ends_where_keys_were_thrown_away() {
     let late = Store::connect(options(&server.address(), false)).await.unwrap();
     never_unknown(&late, row, Duration::from_secs(2)).await;
     assert_eq!(server.cli(&["EXISTS", BEGINNING]), "0", "nobody goes on with it");
+}
+
+/// A node that died while it wrote down that keys were thrown away has said enough, and the server's restart, after which
+/// it counts from nought, takes none of it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_word_of_keys_that_were_thrown_away_is_enough() {
+    let server = Server::on_port(free_port(), &[]);
+    let store = open(&server.address()).await;
+    let (row, beside) = (make(&store, 1, 5).await, make(&store, 2, 5).await);
+    let marker = server.cli(&["GET", &key_of("marker", 1)]);
+    drop(store);
+    server.cli(&["SET", &key_of("marker", 1), "evicted"]);
+    server.cli(&["SET", BEGINNING, &marker]);
+    let store = Store::connect(options(&server.address(), true)).await.unwrap();
+    for _ in 0..100 {
+        assert!(store.find(&[row]).await.is_err() && store.find(&[beside]).await.is_err());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let told = store.check().await.to_string();
+    assert!(told.contains("thrown keys away to make room"), "{told}");
+    assert_eq!(server.cli(&["GET", &key_of("marker", 1)]), "evicted", "no beginning goes over it");
+    let adopted = tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
+    assert_eq!(adopted, Adopted::Mended { parts: 1, of: 1024, aliases: 0 });
+    until_found(&store, row).await;
+    assert_eq!(server.cli(&["GET", &key_of("marker", 1)]), marker);
 }
