@@ -5,6 +5,7 @@ use redis::{RedisError, cmd};
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
 use super::link::{Pipe, Target};
+use super::markers::Accepts;
 use super::tidy::{self, Rows};
 use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys};
 use crate::OpenError;
@@ -40,7 +41,7 @@ pub async fn adopt(options: &RedisOptions) -> Result<Adopted, OpenError> {
     match take_over(options, &mut pipe).await {
         Ok(adopted) => Ok(adopted),
         Err(Unfit::Failing(why) | Unfit::Wrong(why)) => Err(failed(&why)),
-        Err(Unfit::Empty) => Err(failed("it changes under our hands")),
+        Err(Unfit::Empty | Unfit::Evicted) => Err(failed("it changes under our hands")),
         Err(Unfit::MissingKey(missing)) => Err(OpenError::RedisMissingKey {
             address: options.address.to_string(),
             missing,
@@ -72,7 +73,7 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     let seen = markers::read(pipe, &names).await?;
     let known = match seen.only() {
         Ok(marker) => Some(marker.to_owned()),
-        Err(Unfit::Empty) => None,
+        Err(Unfit::Empty | Unfit::Evicted) => None,
         Err(unfit) => return Err(unfit),
     };
     let damaged = [&seen.missing[..], &seen.unlisted].concat();
@@ -84,21 +85,23 @@ async fn take_over(options: &RedisOptions, pipe: &mut Pipe) -> Result<Adopted, U
     if damaged.is_empty() && gone == 0 {
         return Ok(Adopted::Nothing);
     }
+    if known.is_none() && left == 0 {
+        return markers::begin(pipe, &names, (options.draw)(), now, Accepts::Evictions)
+            .await
+            .map(|_| Adopted::Begun);
+    }
+    if !seen.missing.is_empty() {
+        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
+        // the marker on they are dead to all others. (Before one is elected: nodes that come then would write it.)
+        tokio::time::sleep(lease::LENGTH).await;
+    }
     let marker = match known {
         Some(marker) => marker,
-        None if left == 0 => {
-            return markers::begin(pipe, &names, (options.draw)(), now).await.map(|_| Adopted::Begun);
-        }
         // All markers were taken away because of what was thrown away, or were thrown away themselves.
         None => markers::elect(pipe, &names, (options.draw)(), now).await?,
     };
-    if !seen.missing.is_empty() {
-        // Leases may have gone with the parts. Their nodes know no better than that they hold, and may still send; from
-        // the marker on they are dead to all others.
-        tokio::time::sleep(lease::LENGTH).await;
-    }
-    markers::mark(pipe, &names, &marker, &damaged).await?;
-    markers::all_have_it(pipe, &names).await?;
+    markers::mark(pipe, &names, &marker, &damaged, Accepts::Evictions).await?;
+    markers::is_over(pipe, &names, &marker).await?;
     Ok(Adopted::Mended { parts: damaged.len(), of: BUCKETS, aliases: gone })
 }
 

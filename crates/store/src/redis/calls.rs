@@ -94,7 +94,8 @@ impl Core {
         }
     }
 
-    async fn try_in(
+    /// The same, with what its failure means for another try.
+    pub(super) async fn try_in(
         &self,
         bucket: u16,
         script: &Script,
@@ -113,6 +114,7 @@ impl Core {
         all_args.extend_from_slice(args);
         self.run_on_pipe((&pipes, generation), waiting, script, &all_keys, &all_args).await
     }
+
     /// A script, where replicas are waited for if the call has a connection for that.
     async fn run_on_pipe(
         &self,

@@ -10,11 +10,19 @@ pub(super) struct Fault {
     pub(super) error: StoreError,
     /// Whether asking again may help at once: it was the connection that failed, not the server that refused.
     pub(super) passes: bool,
+    /// Whether it was about a part of the store that is gone, wholly or partly.
+    pub(super) is_lost: bool,
 }
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         fault.error
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self { error, passes: false, is_lost: false }
     }
 }
 

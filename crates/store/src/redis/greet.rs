@@ -21,6 +21,8 @@ pub(super) enum Unfit {
     Wrong(String),
     /// It holds no store.
     Empty,
+    /// It has thrown keys away to make room, and nobody has accepted that.
+    Evicted,
     /// Rows on it were sealed under a key that is not listed.
     MissingKey(KeyId),
 }
@@ -36,6 +38,10 @@ impl From<RedisError> for Unfit {
         }
     }
 }
+
+/// What is said of a server that has thrown keys away.
+pub(super) const EVICTED: &str = "the server has thrown keys away to make room, and aliases may be among them: set its \
+    maxmemory-policy to noeviction, then restore it from a copy, or accept the loss with `tempalias db adopt`";
 
 /// What one or more servers said of themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]

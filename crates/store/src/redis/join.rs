@@ -10,6 +10,7 @@ use tempalias_alias::UnixTime;
 use super::Core;
 use super::greet::{self, Described, Unfit};
 use super::link::{Pipe, Pipes};
+use super::markers::Accepts;
 use super::script;
 use super::{clock, copying, markers, replicas, server_keys};
 
@@ -61,15 +62,28 @@ impl Core {
     /// What every marker of the store says, if it is the store that this process knows, or was adopted since.
     async fn marker(&self, pipe: &mut Pipe, now: UnixTime) -> Result<String, Unfit> {
         let seen = markers::read(pipe, &self.names).await?;
-        let begun =
-            if seen.missing.is_empty() { None } else { markers::beginning(pipe, &self.names).await? };
+        if seen.evicted > 0 {
+            return Err(Unfit::Evicted);
+        }
+        let begun = match markers::beginning(pipe, &self.names).await? {
+            // All that it was about is done, and only its end was cut off. Left there, it would make a part that is lost
+            // later look like one that has yet to begin.
+            Some(begun) if seen.missing.is_empty() => {
+                markers::is_over(pipe, &self.names, &begun).await?;
+                None
+            }
+            begun => begun,
+        };
         let marker = match seen.only() {
             Err(Unfit::Empty) if self.may_begin() || begun.is_some() => None,
             only => Some(only?.to_owned()),
         };
         let marker = match marker {
             Some(marker) if begun.as_ref() != Some(&marker) => marker,
-            _ => markers::begin(pipe, &self.names, (self.options.draw)(), now).await?,
+            _ => {
+                let id = (self.options.draw)();
+                markers::begin(pipe, &self.names, id, now, Accepts::Nothing).await?
+            }
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, last_seen)) = &*known
@@ -105,7 +119,7 @@ impl Core {
     pub(super) async fn look(&self) -> Result<(), Unfit> {
         let Ok((mut pipes, _)) = self.link.pipes() else { return Ok(()) };
         match greet::check_server(&mut pipes.all, self.options.address.is_cluster()).await {
-            Ok(described) if described.evicted > 0 => return Err(Unfit::Empty),
+            Ok(described) if described.evicted > 0 => return Err(Unfit::Evicted),
             Ok(Described { unfit: Some(unfit), .. }) => return Err(unfit),
             Ok(described) => self.note_histories(&described),
             // Calls find out themselves about a connection that fails.

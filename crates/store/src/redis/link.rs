@@ -267,7 +267,9 @@ impl Link {
         let state = self.state();
         match &state.pipes {
             Some(pipes) => Ok((pipes.clone(), state.generation)),
-            None => Err(Fault { error: StoreError::Failed(state.why_down.clone()), passes: true }),
+            None => {
+                Err(Fault { error: StoreError::Failed(state.why_down.clone()), passes: true, is_lost: false })
+            }
         }
     }
 
@@ -326,7 +328,9 @@ impl Link {
         answer: Result<T, RedisError>,
     ) -> Result<T, Fault> {
         match answer {
-            Err(error) if error.is_timeout() => Err(Fault { error: StoreError::Timeout, passes: true }),
+            Err(error) if error.is_timeout() => {
+                Err(Fault { error: StoreError::Timeout, passes: true, is_lost: false })
+            }
             answer => self.judge(generation, answer),
         }
     }
@@ -340,11 +344,12 @@ impl Link {
             }
             Err(error) => error,
         };
-        if error.code() == Some("NOTOURS") {
+        let is_lost = error.code() == Some("NOTOURS");
+        if is_lost {
             self.is_doubtful.store(true, Ordering::Relaxed);
         }
         let (error, suspicion) = fault(&error);
-        let fault = Fault { passes: suspicion != Suspicion::None, error };
+        let fault = Fault { passes: suspicion != Suspicion::None, error, is_lost };
         let mut state = self.state();
         if state.generation != generation {
             return Err(fault);

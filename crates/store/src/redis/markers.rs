@@ -3,19 +3,25 @@
 //! (docs/decisions/022).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::UnixTime;
 
-use super::greet::{Unfit, check_server};
+use super::greet::{self, Unfit, check_server};
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
 use super::reply::text;
-use super::script::{MARK, UNMARK};
+use super::script::{MARK, OVER, UNMARK};
 
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "2";
+/// What stands in the place of a marker where keys were thrown away.
+const EVICTED: &str = "evicted";
+/// How long a beginning may take. One that was cut short is finished by whoever comes next within this time; later a part
+/// without a marker counts as lost, whatever the reason, and `db adopt` finishes it.
+const BEGINNING_LASTS: Duration = Duration::from_mins(10);
 
 /// What the markers of all buckets say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +30,8 @@ pub(super) struct Markers {
     pub(super) seen: BTreeMap<String, u16>,
     /// Buckets without one.
     pub(super) missing: Vec<u16>,
+    /// How many of them have none because keys were thrown away.
+    pub(super) evicted: u16,
     /// Buckets with one whose index of rows is gone: nothing is known there of a row that is not found.
     pub(super) unlisted: Vec<u16>,
 }
@@ -33,6 +41,7 @@ impl Markers {
     pub(super) fn only(&self) -> Result<&str, Unfit> {
         let mut seen = self.seen.keys();
         match (seen.next(), seen.next()) {
+            (None, _) if self.evicted > 0 => Err(Unfit::Evicted),
             (None, _) => Err(Unfit::Empty),
             (Some(marker), None) => check_format(marker),
             (Some(_), Some(_)) => Err(Unfit::Wrong(
@@ -45,6 +54,9 @@ impl Markers {
 
     /// For operators; none: all is well.
     pub(super) fn fault(&self, marker: &str) -> Option<String> {
+        if self.evicted > 0 {
+            return Some(greet::EVICTED.to_owned());
+        }
         let wrong: u16 = self.seen.iter().filter(|(seen, _)| *seen != marker).map(|(_, count)| count).sum();
         let missing = self.missing.len() + self.unlisted.len() + usize::from(wrong);
         (missing > 0).then(|| {
@@ -89,6 +101,10 @@ pub(super) async fn read(pipe: &Pipe, names: &Names) -> Result<Markers, RedisErr
     for (bucket, answers) in (0..BUCKETS).zip(join_all(asked).await) {
         match answers? {
             (Value::Nil, _) => markers.missing.push(bucket),
+            (word, _) if text(&word) == EVICTED => {
+                markers.missing.push(bucket);
+                markers.evicted += 1;
+            }
             (marker, first) => {
                 *markers.seen.entry(text(&marker)).or_default() += 1;
                 if first == Value::Nil {
@@ -100,28 +116,48 @@ pub(super) async fn read(pipe: &Pipe, names: &Names) -> Result<Markers, RedisErr
     Ok(markers)
 }
 
+/// What a marker may be written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepts {
+    /// Only where nothing stands.
+    Nothing,
+    /// And where keys were thrown away: an operator says that what is missing may be missing.
+    Evictions,
+}
+
 /// Writes the marker of these buckets, where there is none, and begins their indexes.
 pub(super) async fn mark(
     pipe: &Pipe,
     names: &Names,
     marker: &str,
     buckets: &[u16],
+    accepts: Accepts,
 ) -> Result<(), RedisError> {
+    let over = match accepts {
+        Accepts::Nothing => "",
+        Accepts::Evictions => EVICTED,
+    };
     let asked = buckets.iter().map(|&bucket| {
         let (mut pipe, keys) = (pipe.clone(), [names.marker(bucket), names.index(bucket)]);
-        async move { pipe.run(&MARK, &keys, &[marker.as_bytes()]).await }
+        async move { pipe.run(&MARK, &keys, &[marker.as_bytes(), over.as_bytes()]).await }
     });
     join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
 /// Marks an empty server as holding a store that begins now; the marker. What was cut short is known, and finished by
 /// whoever comes next.
-pub(super) async fn begin(pipe: &mut Pipe, names: &Names, id: u64, now: UnixTime) -> Result<String, Unfit> {
+pub(super) async fn begin(
+    pipe: &mut Pipe,
+    names: &Names,
+    id: u64,
+    now: UnixTime,
+    accepts: Accepts,
+) -> Result<String, Unfit> {
     let elected = elect(pipe, names, id, now).await?;
     let all: Vec<u16> = (0..BUCKETS).collect();
-    mark(pipe, names, &elected, &all).await?;
+    mark(pipe, names, &elected, &all, accepts).await?;
     let marker = read(pipe, names).await?.only()?.to_owned();
-    all_have_it(pipe, names).await?;
+    is_over(pipe, names, &marker).await?;
     Ok(marker)
 }
 
@@ -135,15 +171,16 @@ pub(super) async fn elect(
     let ours = new_marker(id.to_be_bytes(), now);
     let mut elect = cmd("SET");
     elect.arg(names.beginning()).arg(&ours).arg("NX").arg("GET");
+    elect.arg("PX").arg(u64::try_from(BEGINNING_LASTS.as_millis()).unwrap_or(u64::MAX));
     Ok(match pipe.ask(&elect).await? {
         Value::Nil => ours,
         other => text(&other),
     })
 }
 
-/// The elected marker stands in all buckets: the beginning is over.
-pub(super) async fn all_have_it(pipe: &mut Pipe, names: &Names) -> Result<(), RedisError> {
-    pipe.ask(cmd("DEL").arg(names.beginning())).await.map(drop)
+/// The elected marker stands in all buckets, or must not be written any more: this beginning is over.
+pub(super) async fn is_over(pipe: &mut Pipe, names: &Names, marker: &str) -> Result<(), RedisError> {
+    pipe.run(&OVER, &[names.beginning()], &[marker.as_bytes()]).await.map(drop)
 }
 
 /// The marker of a beginning that was cut short; or of one that goes on elsewhere at this moment.
@@ -154,18 +191,23 @@ pub(super) async fn beginning(pipe: &mut Pipe, names: &Names) -> Result<Option<S
     }
 }
 
-/// Takes the markers away: from now on nothing is known of any alias, on whatever node, until somebody adopts what is
-/// left. Not those of somebody who adopts it at this moment: the markers are read first, and then once more whether
+/// Takes the markers away, and writes why: from now on nothing is known of any alias, on whatever node, until somebody
+/// adopts what is left. Not those of somebody who adopts it at this moment: the markers are read first, and then once more whether
 /// anything was thrown away.
 pub(super) async fn distrust(pipe: &mut Pipe, names: &Names, is_cluster: bool) -> Result<(), Unfit> {
     let seen = read(pipe, names).await?;
+    let begun = beginning(pipe, names).await?;
     if check_server(pipe, is_cluster).await?.evicted == 0 {
         return Ok(());
+    }
+    // First of all: whoever met it would write the markers anew.
+    if let Some(begun) = begun {
+        is_over(pipe, names, &begun).await?;
     }
     for marker in seen.seen.keys() {
         let asked = (0..BUCKETS).map(|bucket| {
             let (mut pipe, name) = (pipe.clone(), names.marker(bucket));
-            async move { pipe.run(&UNMARK, &[name], &[marker.as_bytes()]).await }
+            async move { pipe.run(&UNMARK, &[name], &[marker.as_bytes(), EVICTED.as_bytes()]).await }
         });
         join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))?;
     }
@@ -183,9 +225,12 @@ mod tests {
         let all = |seen: &[(&str, u16)], missing: Vec<u16>| Markers {
             seen: seen.iter().map(|(marker, count)| ((*marker).to_owned(), *count)).collect(),
             missing,
-            unlisted: Vec::new(),
+            ..Markers::default()
         };
         assert_eq!(all(&[], vec![0]).only(), Err(Unfit::Empty));
+        let evicted = Markers { evicted: 1, ..all(&[], vec![0]) };
+        assert_eq!(evicted.only(), Err(Unfit::Evicted));
+        assert!(evicted.fault(&marker).unwrap().contains("thrown keys away"));
         assert_eq!(all(&[(&marker, 1)], vec![0]).only(), Ok(&*marker));
         assert!(matches!(all(&[(&marker, 1), ("2 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));
         assert!(matches!(all(&[("3 ff 9", 1)], vec![]).only(), Err(Unfit::Wrong(_))));

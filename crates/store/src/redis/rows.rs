@@ -5,6 +5,7 @@ use tempalias_alias::{KeptState, KeyId, LimitChange, RETENTION, RowKey, UnixTime
 
 use super::Core;
 use super::claims::{DEADLINE, first_word};
+use super::fault::Fault;
 use super::keys::{BUCKETS, OwnerText, bucket_of};
 use super::reply::{Fields, found, nonsense, or_empty};
 use super::script::{CHANGE, FIND, NEED, PAGE};
@@ -122,7 +123,7 @@ impl Core {
         bucket: u16,
         after: Option<RowKey>,
         limit: usize,
-    ) -> Result<Vec<RowKey>, StoreError> {
+    ) -> Result<Vec<RowKey>, Fault> {
         let from = match after {
             Some(after) if bucket_of(after) == bucket => [b"(", &after.0[..]].concat(),
             // Behind the empty name, which is no row.
@@ -130,7 +131,7 @@ impl Core {
         };
         let limit = limit.to_string();
         let args = [from.as_slice(), limit.as_bytes()];
-        let answered = self.run_in(bucket, &PAGE, &[self.names.index(bucket)], &args).await?;
+        let answered = self.try_in(bucket, &PAGE, &[self.names.index(bucket)], &args).await?;
         let mut fields = Fields::of(answered.value)?;
         let mut keys = Vec::new();
         while !fields.is_empty() {

@@ -103,6 +103,7 @@ scripts! {
     BRING = IfThereIsRoom [PRELUDE, include_str!("lua/bring.lua")];
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
+    OVER = Always [include_str!("lua/over.lua")];
     UNMARK = Always [include_str!("lua/unmark.lua")];
     JOIN = Always [CLOCK, include_str!("lua/join.lua")];
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::greet::Unfit;
+use super::greet::{self, Unfit};
 use super::keys::bucket_of_lease;
 use super::lease;
 use super::reply::Fields;
@@ -60,7 +60,7 @@ fn must_not_start(options: &RedisOptions, unfit: Unfit) -> Option<OpenError> {
         Unfit::MissingKey(missing) => {
             Some(OpenError::RedisMissingKey { address, missing, listed: options.keys.clone() })
         }
-        Unfit::Failing(_) | Unfit::Empty => None,
+        Unfit::Failing(_) | Unfit::Empty | Unfit::Evicted => None,
     }
 }
 
@@ -121,6 +121,7 @@ fn words(unfit: &Unfit) -> String {
                          or begin with an empty store with `tempalias db adopt`"
                 .to_owned()
         }
+        Unfit::Evicted => greet::EVICTED.to_owned(),
         Unfit::MissingKey(missing) => {
             format!("aliases on it were sealed under server key {missing}, which is not in store.key_files")
         }

@@ -41,7 +41,7 @@ impl Core {
             let bucket = (first + step) % BUCKETS;
             let mut after = None;
             loop {
-                let rows = in_time(self.keys_of(bucket, after, STEP)).await?;
+                let rows = in_time(self.listed(bucket, after)).await?;
                 let Some(last) = rows.last() else { break };
                 after = Some(*last);
                 seen += rows.len();
@@ -53,6 +53,14 @@ impl Core {
             }
         }
         Ok(swept)
+    }
+
+    /// The next rows of a bucket; none of one that is gone, wholly or partly: an operator has to look at it first.
+    async fn listed(&self, bucket: u16, after: Option<RowKey>) -> Result<Vec<RowKey>, StoreError> {
+        match self.keys_of(bucket, after, STEP).await {
+            Err(fault) if fault.is_lost => Ok(Vec::new()),
+            listed => Ok(listed?),
+        }
     }
 
     async fn sweep_rows(&self, bucket: u16, rows: &[RowKey]) -> Result<usize, StoreError> {

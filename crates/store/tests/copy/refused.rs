@@ -113,6 +113,27 @@ async fn a_store_that_has_lost_a_part_is_no_source() {
     }
 }
 
+/// Nor one that loses it while it is copied: what the lost list had would be missing on both sides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_is_lost_while_it_is_copied_ends_the_copy() {
+    let (folder, time) = (tempfile::tempdir().unwrap(), Time::new());
+    let server = Server::start(&[]);
+    let from = redis(&server.address(), &time);
+    let Place::Redis(options) = &from else { panic!("a Redis") };
+    let store = serve(&from).await;
+    fill(&store, &time).await;
+    end(store).await;
+    let source = Offline::source(from.clone()).await.unwrap();
+    let target = Target::open(file(&folder, &time), source.origin()).await.unwrap();
+    let indexes = format!(
+        "for i = 1, 1023 do redis.call('DEL', string.format('{}:{{b%03x}}:index', i)) end",
+        options.namespace
+    );
+    server.cli(&["EVAL", &indexes, "0"]);
+    let error = tempalias_store::copy::copy(&source, &target, |_| ()).await.unwrap_err().to_string();
+    assert!(error.contains("threw some away"), "{error}");
+}
+
 /// Half a copy is nothing that can be served, copied, adopted, or filled from elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_copy_is_good_for_nothing_else() {

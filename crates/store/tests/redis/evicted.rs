@@ -1,16 +1,14 @@
 //! A server that throws keys away, in the seconds before it is noticed: what it threw away is not called unknown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{Answer, RowKey};
-use tempalias_store::{Adopted, Change, Created, Store};
+use tempalias_alias::{Answer, Attempt, Outcome, RowKey, UnixTime};
+use tempalias_store::{Adopted, Change, Created, RedisOptions, Settlement, Store};
 
-use crate::fixture::{make, open, options, row, try_claim, until, until_found, used};
+use crate::fixture::{claim, key_of, make, open, options, row, serving, try_claim, until, until_found, used};
 use crate::servers::Server;
-
-fn key_of(kind: &str, number: u8) -> String {
-    format!("test:{{b{:03x}}}:{kind}", u16::from(number) * 4 + u16::from(number) / 64)
-}
 
 async fn unknown(store: &Store, row: RowKey) -> bool {
     store.find(&[row]).await == Ok(None)
@@ -24,16 +22,7 @@ async fn an_alias_that_is_thrown_away_is_never_called_unknown() {
     for number in 0..200 {
         rows.push(make(&store, number, 5).await);
     }
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
-    let memory = server.cli(&["INFO", "memory"]);
-    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    let less = used.trim().parse::<u64>().unwrap() - 60_000;
-    server.cli(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
-    crate::servers::wait_for("keys are thrown away", || {
-        !server.cli(&["INFO", "stats"]).contains("evicted_keys:0")
-    });
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.throw_some_away();
     let begun = Instant::now();
     let (mut found, mut failed) = (0, 0);
     // Longer than the time to the next look at the server.
@@ -97,4 +86,44 @@ async fn a_row_or_an_index_that_is_gone_is_an_error_until_the_loss_is_accepted()
     assert_eq!((used(&store, index_gone).await, used(&store, beside).await), (1, 1));
     assert_eq!(store.create(row(&store, 1, 5), &[], None).await, Ok(Created::Done));
     until_found(&store, row_gone).await;
+}
+
+/// A part whose list is gone is not left out of what is listed, and the sweep leaves it alone and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_list_is_gone_nothing_is_listed_and_the_rest_is_swept() {
+    let server = Server::start(&[]);
+    let time = Arc::new(AtomicU64::new(1_000_000));
+    let clock = time.clone();
+    let clock = Arc::new(move || UnixTime::from_secs(clock.load(Ordering::Relaxed)));
+    let store = serving(RedisOptions { clock: Some(clock), ..options(&server.address(), true) }).await;
+    let (index_gone, beside) = (make(&store, 1, 5).await, make(&store, 2, 5).await);
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 2);
+    server.cli(&["DEL", &key_of("index", 1)]);
+    let why = store.list(None, 10).await.unwrap_err().to_string();
+    assert!(why.contains("threw some away"), "{why}");
+    // Both are long over.
+    time.fetch_add(100 * 24 * 3600, Ordering::Relaxed);
+    until("the sweep comes round", || async { store.sweep().await.is_ok_and(|swept| swept.rows == 1) }).await;
+    let stands = |number, row| server.cli(&["EXISTS", &key_of(&format!("row:{row}"), number)]);
+    assert_eq!((stands(1, index_gone).as_str(), stands(2, beside).as_str()), ("1", "0"));
+}
+
+/// A settlement that meets a row that is gone waits: the data may be restored, and the claim with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_waits_for_a_row_that_is_gone() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 1).await;
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    let name = key_of(&format!("row:{row}"), 1);
+    server.cli(&["RENAME", &name, &key_of("saved", 1)]);
+    let attempt = Attempt { owner: store.owner(), number: 1 };
+    let settlement = Settlement { row, attempt, outcome: Outcome::Delivered };
+    assert!(store.settle(vec![settlement]).await.is_err(), "it is not in the store");
+    server.cli(&["RENAME", &key_of("saved", 1), &name]);
+    until("it is settled", || async { store.settle(vec![settlement]).await.is_ok() }).await;
+    assert_eq!(claim(&store, row, 1, 2).await, Answer::Already, "its retry is not delivered a second time");
+    // Of a row that never was there is nothing to wait for.
+    let never = Settlement { row: crate::fixture::key(9), ..settlement };
+    until("it is dropped", || async { store.settle(vec![never]).await.is_ok() }).await;
 }

@@ -54,6 +54,11 @@ pub(crate) async fn open_error(options: RedisOptions) -> String {
     opened.expect_err("it opened").to_string()
 }
 
+/// The name of a key in the bucket of the row with this number.
+pub(crate) fn key_of(kind: &str, number: u8) -> String {
+    format!("test:{{b{:03x}}}:{kind}", u16::from(number) * 4 + u16::from(number) / 64)
+}
+
 pub(crate) fn row(store: &Store, number: u8, max_usage: u32) -> NewRow {
     let limits = Limits {
         valid_from: None,

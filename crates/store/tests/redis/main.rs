@@ -10,6 +10,7 @@ mod expiry;
 #[path = "../servers/faults.rs"]
 mod faults;
 mod fixture;
+mod markers;
 mod nodes;
 mod outages;
 #[path = "../servers/ports.rs"]

@@ -187,15 +187,15 @@ async fn a_server_that_may_throw_aliases_away_is_not_used() {
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     until_found(&store, row).await;
     // It has thrown something away: whatever is missing may have been an alias, on this node and on others.
-    server.cli(&["SET", "victim", "x", "EX", "1000"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
-    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    server.cli(&["SET", "another", "y"]);
-    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
-    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.throw_a_key_away();
     let error = until_failing(&store, row).await;
     assert!(words(&error).contains("db adopt"), "{error}");
+    until("it is told why, and what to do", || async {
+        let told = store.check().await.to_string();
+        assert!(!told.contains("no tempalias store"), "{told}");
+        ["thrown keys away to make room", "noeviction", "db adopt"].iter().all(|words| told.contains(words))
+    })
+    .await;
     tempalias_store::adopt(&options(&server.address(), false)).await.unwrap();
     until_found(&store, row).await;
 }
@@ -209,13 +209,11 @@ async fn what_was_thrown_away_is_not_forgotten_by_a_restart() {
     for number in 0..=255 {
         rows.push(make(&store, number, 3).await);
     }
-    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
-    server.cli(&["CONFIG", "SET", "maxmemory", "1300000"]);
-    server.cli(&["SET", "another", "y"]);
-    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
-    until("it is seen", || async { store.find(&[rows[0]]).await.is_err() }).await;
+    server.throw_some_away();
     until("it is written down", || async {
-        server.cli(&["EVAL", "return #redis.call('KEYS', '*marker')", "0"]) == "0"
+        let count = "local count = 0 for _, key in ipairs(redis.call('KEYS', '*marker')) do
+                     if redis.call('GET', key) ~= 'evicted' then count = count + 1 end end return count";
+        server.cli(&["EVAL", count, "0"]) == "0"
     })
     .await;
     server.kill();
@@ -227,6 +225,13 @@ async fn what_was_thrown_away_is_not_forgotten_by_a_restart() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // Nor why: it is no server that came back empty.
+    until("it is told why", || async {
+        let told = store.check().await.to_string();
+        assert!(!told.contains("no tempalias store"), "{told}");
+        told.contains("thrown keys away to make room")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,15 +69,7 @@ async fn of_the_dangerous_commands_only_info_is_needed() {
     store.sweep().await.unwrap();
     assert!(store.check().await.is_ready());
     // What it has thrown away cannot be forgiven without CONFIG RESETSTAT: who adopts is told what to do.
-    server.cli(&["SET", "victim", "x", "EX", "1000"]);
-    for (name, value) in [("maxmemory-policy", "volatile-ttl"), ("maxmemory", "1")] {
-        server.cli(&["CONFIG", "SET", name, value]);
-    }
-    server.cli(&["SET", "another", "y"]);
-    for (name, value) in [("maxmemory", "0"), ("maxmemory-policy", "noeviction")] {
-        server.cli(&["CONFIG", "SET", name, value]);
-    }
-    assert!(!server.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    server.throw_a_key_away();
     until("it is seen", || async { store.find(&[row]).await.is_err() }).await;
     let error = tempalias_store::adopt(&options(&address, false)).await.unwrap_err().to_string();
     assert!(error.contains("CONFIG RESETSTAT") && error.contains("restart the server"), "{error}");

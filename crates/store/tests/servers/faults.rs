@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::servers::Server;
+use crate::servers::{Server, wait_for};
 
 impl Server {
     /// With a clock that [`Server::set_clock`] sets.
@@ -40,6 +40,31 @@ impl Server {
                 std::fs::remove_file(path).unwrap();
             }
         }
+    }
+
+    /// Throws one key away, which is nobody's alias, to make room.
+    pub(crate) fn throw_a_key_away(&self) {
+        self.cli(&["SET", "victim", "x", "EX", "1000"]);
+        for (name, value) in [("maxmemory-policy", "volatile-ttl"), ("maxmemory", "1")] {
+            self.cli(&["CONFIG", "SET", name, value]);
+        }
+        self.cli(&["SET", "another", "y"]);
+        for (name, value) in [("maxmemory", "0"), ("maxmemory-policy", "noeviction")] {
+            self.cli(&["CONFIG", "SET", name, value]);
+        }
+        assert!(!self.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+    }
+
+    /// Throws some keys away, whosever they are.
+    pub(crate) fn throw_some_away(&self) {
+        self.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]);
+        let memory = self.cli(&["INFO", "memory"]);
+        let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        let less = used.trim().parse::<u64>().unwrap() - 60_000;
+        self.cli(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
+        wait_for("keys are thrown away", || !self.cli(&["INFO", "stats"]).contains("evicted_keys:0"));
+        self.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        self.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     }
 
     /// As `kill` sends it.

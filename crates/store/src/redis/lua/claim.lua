@@ -1,7 +1,7 @@
--- Whether a message may be sent now: the rules and the order of alias::Ledger::claim. KEYS: marker, row, claims, and
--- what is remembered of this attempt. ARGV: 3 fingerprint, 4 whether the message has an id, 5 sender, 6 owner and 7
--- number of the attempt, 8 most doubts, 9 for how long a claim is kept, 10 until when anybody waits for the answer,
--- 11 for how long an attempt is remembered, from 12 on the owners that are known to be dead.
+-- Whether a message may be sent now: the rules and the order of alias::Ledger::claim. KEYS: marker, row, claims, what
+-- is remembered of this attempt, and the index. ARGV: 3 fingerprint, 4 whether the message has an id, 5 sender, 6 owner
+-- and 7 number of the attempt, 8 most doubts, 9 for how long a claim is kept, 10 until when anybody waits for the
+-- answer, 11 for how long an attempt is remembered, from 12 on the owners that are known to be dead.
 --
 -- An attempt is judged once (docs/decisions/024). This call may have been under way for long, or be the second copy of
 -- one that was answered: what it took then, nobody would ever settle.
@@ -9,7 +9,7 @@ if now > tonumber(ARGV[10]) then return {text(now), 'late', '0'} end
 local round = #ARGV - 11
 local judged = tonumber(redis.call('GET', KEYS[4]) or -1) >= round
 redis.call('SET', KEYS[4], round, 'PX', ARGV[11])
-local row = read_row(KEYS[2], KEYS[5]) -- the last: its index
+local row = read_row(KEYS[2], KEYS[5])
 if not row then return {text(now), 'over', '0'} end
 local live = read_claims(KEYS[3])
 local fingerprint, owner, number = ARGV[3], ARGV[6], ARGV[7]

@@ -1,7 +1,8 @@
--- How an attempt ended: the table of alias::Kept::settle. KEYS: marker, row, claims, and what is remembered of this
--- attempt. ARGV: 3 owner and 4 number of the attempt, 5 outcome, 6 for how long an attempt is remembered. What is stale
--- or unknown changes nothing; and a claim of it that is still under way must take nothing any more.
-local row = read_row(KEYS[2])
+-- How an attempt ended: the table of alias::Kept::settle. KEYS: marker, row, claims, what is remembered of this
+-- attempt, and the index. ARGV: 3 owner and 4 number of the attempt, 5 outcome, 6 for how long an attempt is
+-- remembered. What is stale or unknown changes nothing; and a claim of it that is still under way must take nothing any
+-- more. A row that was lost may be restored: until that is known, the settlement waits.
+local row = read_row(KEYS[2], KEYS[5])
 if not row then return 'unknown' end
 local live, outcome = read_claims(KEYS[3]), ARGV[5]
 

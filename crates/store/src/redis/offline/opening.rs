@@ -9,6 +9,7 @@ use crate::redis::fault;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
 use crate::redis::link::{Pipe, Target};
+use crate::redis::markers::Accepts;
 use crate::redis::{RedisOptions, clock, copying, legacy, markers, refused, server_keys};
 
 const NO_STORE: &str = "the server holds no tempalias store";
@@ -82,8 +83,9 @@ impl RedisOffline {
             Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
         };
         let marked = async {
-            markers::mark(&pipe, &names, &store.marker, &seen.missing).await?;
-            markers::all_have_it(&mut pipe, &names).await
+            let damaged = [&seen.missing[..], &seen.unlisted].concat();
+            markers::mark(&pipe, &names, &store.marker, &damaged, Accepts::Nothing).await?;
+            markers::is_over(&mut pipe, &names, &store.marker).await
         };
         marked.await.map_err(|error| failed(fault::in_store_words(&error)))?;
         store.refuse_if_served().await?;
@@ -108,9 +110,7 @@ async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, U
         return Err(unfit);
     }
     if described.evicted > 0 {
-        let why = "the server has thrown keys away to make room, aliases perhaps among them: accept the loss with \
-                   `tempalias db adopt` first";
-        return Err(Unfit::Wrong(why.to_owned()));
+        return Err(Unfit::Evicted);
     }
     let now = clock::ask(options, pipe, &names).await?;
     if let Some(missing) = server_keys::missing(pipe, &names, &options.keys, now).await? {
@@ -118,6 +118,9 @@ async fn look_through(options: &RedisOptions, pipe: &mut Pipe) -> Result<Look, U
     }
     let copying = copying::read(pipe, &names).await?;
     let seen = markers::read(pipe, &names).await?;
+    if seen.evicted > 0 {
+        return Err(Unfit::Evicted);
+    }
     Ok(Look { seen, copying, now })
 }
 
@@ -126,7 +129,7 @@ async fn no_source(options: &RedisOptions, pipe: &mut Pipe, unfit: Unfit) -> Cop
     let why = match &unfit {
         Unfit::Empty => NO_STORE,
         Unfit::Wrong(why) => why,
-        Unfit::Failing(_) | Unfit::MissingKey(_) => return wrong(options, unfit),
+        Unfit::Failing(_) | Unfit::Evicted | Unfit::MissingKey(_) => return wrong(options, unfit),
     };
     // Whatever goes wrong now, the first reason is the one to tell.
     match legacy::is_there(pipe).await {
@@ -140,6 +143,7 @@ fn wrong(options: &RedisOptions, unfit: Unfit) -> CopyError {
     CopyError::Open(match unfit {
         Unfit::Failing(why) | Unfit::Wrong(why) => OpenError::Redis { address, why },
         Unfit::Empty => OpenError::Redis { address, why: NO_STORE.to_owned() },
+        Unfit::Evicted => OpenError::Redis { address, why: greet::EVICTED.to_owned() },
         Unfit::MissingKey(missing) => {
             OpenError::RedisMissingKey { address, missing, listed: options.keys.clone() }
         }
