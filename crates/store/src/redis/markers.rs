@@ -12,7 +12,7 @@ use super::greet::{Unfit, check_server};
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
 use super::reply::text;
-use super::script::{MARK, UNMARK};
+use super::script::{MARK, REMARK, UNMARK};
 
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "2";
@@ -43,6 +43,11 @@ impl Markers {
         }
     }
 
+    /// Whether all of them, of however many stores, are of the format that this version knows.
+    pub(super) fn check_formats(&self) -> Result<(), Unfit> {
+        self.seen.keys().try_for_each(|marker| check_format(marker).map(drop))
+    }
+
     /// For operators; none: all is well.
     pub(super) fn fault(&self, marker: &str) -> Option<String> {
         let wrong: u16 = self.seen.iter().filter(|(seen, _)| *seen != marker).map(|(_, count)| count).sum();
@@ -66,8 +71,8 @@ fn check_format(marker: &str) -> Result<&str, Unfit> {
     }
 }
 
-/// A new marker for a store that begins, or is adopted, now.
-fn new_marker(id: [u8; 8], now: UnixTime) -> String {
+/// A new marker for a store that begins, is adopted, or is copied into, now.
+pub(super) fn new_marker(id: [u8; 8], now: UnixTime) -> String {
     format!("{FORMAT} {} {}", Hex(&id), now.millis())
 }
 
@@ -112,6 +117,42 @@ pub(super) async fn mark(
         async move { pipe.run(&MARK, &keys, &[marker.as_bytes()]).await }
     });
     join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
+}
+
+/// Whether an index may be without the empty name that stands before all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// It begins.
+    Begins,
+    /// It would have been lost.
+    IsThere,
+}
+
+/// Puts `marker` in place of the markers that were seen, in all buckets; whether it stands in all of them then.
+pub(super) async fn remark(
+    pipe: &Pipe,
+    names: &Names,
+    marker: &str,
+    seen: &Markers,
+    index: Index,
+) -> Result<bool, RedisError> {
+    let word: &[u8] = match index {
+        Index::Begins => b"begin",
+        Index::IsThere => b"end",
+    };
+    let mut args = vec![marker.as_bytes(), word];
+    args.extend(seen.seen.keys().map(String::as_bytes));
+    args.extend((!seen.missing.is_empty()).then_some(&b""[..]));
+    let args = &args;
+    let asked = (0..BUCKETS).map(|bucket| {
+        let (mut pipe, keys) = (pipe.clone(), [names.marker(bucket), names.index(bucket)]);
+        async move { pipe.run(&REMARK, &keys, args).await }
+    });
+    let mut is_everywhere = true;
+    for answer in join_all(asked).await {
+        is_everywhere &= text(&answer?) == marker;
+    }
+    Ok(is_everywhere)
 }
 
 /// Marks an empty server as holding a store that begins now; the marker. What was cut short is known, and finished by
