@@ -8,7 +8,6 @@ use std::future::Future;
 use tempalias_alias::{RowKey, UnixTime};
 
 use super::{Aside, Copied, CopyError, Page, Progress, Row, Source, Stage, Target};
-use crate::StoreError;
 
 /// So many differences are told in full.
 const TOLD: usize = 10;
@@ -70,11 +69,11 @@ struct Side {
 
 impl Side {
     /// Sees to it that the next row is there, if there is one. `now` becomes the latest time that any side has told.
-    async fn fill<F: Future<Output = Result<Page, StoreError>>>(
+    async fn fill<E, F: Future<Output = Result<Page, E>>>(
         &mut self,
         now: &mut UnixTime,
         page: impl Fn(Option<RowKey>) -> F,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), E> {
         while self.rows.is_empty() && !self.is_done {
             let Page { rows, end, now: told } = page(self.after).await?;
             *now = (*now).max(told);
@@ -111,10 +110,7 @@ async fn compare_rows(
         here.fill(&mut now, |after| from.page(after))
             .await
             .map_err(|why| CopyError::store(from.origin(), why))?;
-        there
-            .fill(&mut now, |after| to.store.page(after))
-            .await
-            .map_err(|why| CopyError::store(to.origin(), why))?;
+        there.fill(&mut now, |after| to.page(after)).await?;
         let key = match (here.rows.front(), there.rows.front()) {
             (None, None) => break,
             (Some(row), None) | (None, Some(row)) => row.key,

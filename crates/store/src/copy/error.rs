@@ -57,6 +57,15 @@ pub enum CopyError {
         /// What was being copied.
         from: String,
     },
+    /// The same copy was begun once more: only the last run may write.
+    #[error(
+        "another run of this copy into {store} was begun after this one: it goes on, or has finished, and this one \
+             ends"
+    )]
+    AnotherRun {
+        /// Which.
+        store: String,
+    },
     /// Both sides are one.
     #[error("{0} and {1} are the same store")]
     Same(String, String),

@@ -74,6 +74,17 @@ impl Offline {
     }
 }
 
+impl Offline {
+    /// Whether another run of the same copy has taken the place of this one.
+    async fn is_overtaken(&self) -> bool {
+        match &self.0 {
+            // Its lock is ours.
+            Kind::Embedded(_) => false,
+            Kind::Redis(store) => store.is_overtaken().await,
+        }
+    }
+}
+
 impl Source for Offline {
     fn origin(&self) -> &Origin {
         either!(self, store => store.origin())
@@ -140,12 +151,24 @@ impl Target {
         self.mark.after
     }
 
-    fn failed(&self, why: StoreError) -> CopyError {
-        CopyError::store(self.origin(), why)
+    /// An outcome in the words of a copy.
+    async fn told<T>(&self, outcome: Result<T, StoreError>) -> Result<T, CopyError> {
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(_) if self.store.is_overtaken().await => {
+                Err(CopyError::AnotherRun { store: self.origin().shown.clone() })
+            }
+            Err(why) => Err(CopyError::store(self.origin(), why)),
+        }
+    }
+
+    /// The next rows in the order of their keys, after the one given.
+    pub(super) async fn page(&self, after: Option<RowKey>) -> Result<Page, CopyError> {
+        self.told(self.store.page(after).await).await
     }
 
     pub(super) async fn count(&self) -> Result<u64, CopyError> {
-        self.store.count().await.map_err(|why| self.failed(why))
+        self.told(self.store.count().await).await
     }
 
     /// Makes the range after `after` hold just the rows of `page`, and notes that it does.
@@ -153,12 +176,12 @@ impl Target {
         let rows: Vec<Row> = page.rows.iter().filter_map(|row| row.clone().seen_at(page.now)).collect();
         let mark = Mark { after: page.end.or(after), ..self.mark.clone() };
         let range = (after, page.end);
-        either!(self.store, store => store.put(range, rows, &mark).await).map_err(|why| self.failed(why))
+        self.told(either!(self.store, store => store.put(range, rows, &mark).await)).await
     }
 
     pub(super) async fn put_asides(&self, asides: &[Aside]) -> Result<(), CopyError> {
         let asides = asides.to_vec();
-        either!(self.store, store => store.put_asides(asides).await).map_err(|why| self.failed(why))
+        self.told(either!(self.store, store => store.put_asides(asides).await)).await
     }
 
     /// What it has of the same names, and its time.
@@ -168,22 +191,22 @@ impl Target {
     ) -> Result<(Vec<Option<Aside>>, UnixTime), CopyError> {
         let names = asides.to_vec();
         let found = either!(self.store, store => store.asides_like(names).await);
-        let found = found.map_err(|why| self.failed(why))?;
-        let now = self.store.now().await.map_err(|why| self.failed(why))?;
+        let found = self.told(found).await?;
+        let now = self.told(self.store.now().await).await?;
         Ok((found, now))
     }
 
     /// Forgets how far it has come; what is there stays until it is replaced.
     pub(super) async fn begin_again(&self) -> Result<(), CopyError> {
         let mark = Mark { after: None, ..self.mark.clone() };
-        either!(self.store, store => store.mark(&mark).await).map_err(|why| self.failed(why))
+        self.told(either!(self.store, store => store.mark(&mark).await)).await
     }
 
     /// From now on it can be served.
     pub(super) async fn finish(&self) -> Result<(), CopyError> {
-        if let Some(node) = self.store.served_by().await.map_err(|why| self.failed(why))? {
+        if let Some(node) = self.told(self.store.served_by().await).await? {
             return Err(CopyError::Served { store: self.origin().shown.clone(), node });
         }
-        either!(self.store, store => store.finish().await).map_err(|why| self.failed(why))
+        self.told(either!(self.store, store => store.finish().await)).await
     }
 }

@@ -81,6 +81,13 @@ fn scheme(text: &str) -> Option<(&'static str, bool, &str)> {
     .find_map(|(written, meant, cluster)| Some((meant, cluster, text.strip_prefix(written)?)))
 }
 
+const NO_DATABASE: AddressError = AddressError("the database is no number from 0 on");
+
+/// The server may have fewer; below zero there is none on any.
+fn is_database(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok()
+}
+
 impl FromStr for RedisAddress {
     type Err = AddressError;
 
@@ -90,6 +97,9 @@ impl FromStr for RedisAddress {
         if scheme == "unix:" && !rest.starts_with('/') {
             return Err(AddressError("the path of the socket must be absolute"));
         }
+        if rest.contains('#') {
+            return Err(AddressError("nothing may follow a # (a password has it as %23)"));
+        }
         // Other words there are not hidden when the address is shown, and a password may be among them.
         let words = rest.split_once('?').map_or("", |(_, words)| words);
         let is_known = |word: &str| word.is_empty() || (scheme == "unix:" && word.starts_with("db="));
@@ -98,6 +108,10 @@ impl FromStr for RedisAddress {
                 "nothing may follow a ? but db=NUMBER, for a unix socket; a password goes into \
                                      store.password_file",
             ));
+        }
+        let socket_database = words.split('&').find_map(|word| word.strip_prefix("db="));
+        if socket_database.is_some_and(|number| !is_database(number)) {
+            return Err(NO_DATABASE);
         }
         // A password may hold an @ only as %40, so the last one ends it. A socket's path has none.
         let (user, hosts) = match rest.rsplit_once('@') {
@@ -110,6 +124,9 @@ impl FromStr for RedisAddress {
         };
         if is_cluster && database.is_some_and(|number| !matches!(number, "" | "0")) {
             return Err(AddressError("a Cluster has no other database than 0"));
+        }
+        if database.is_some_and(|number| !number.is_empty() && !is_database(number)) {
+            return Err(NO_DATABASE);
         }
         let names: Vec<&str> = if is_cluster { hosts.split(',').collect() } else { vec![hosts] };
         let node = |host: &&str| {
@@ -202,10 +219,33 @@ mod tests {
             "redis://h?password=hunter2",
             "unix:relative",
             "redis:/x",
+            "rediss://h/#insecure",
+            "rediss://u:hunter2@h#insecure",
+            "redis://h/0#x",
+            "unix:/s#x",
+            "redis://h/-1",
+            "redis://u:hunter2@h/+1",
+            "redis://h/4294967296",
+            "unix:/s?db=-1",
+            "unix:/s?db=",
         ] {
             let error = text.parse::<RedisAddress>().unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, why) in [
+            ("rediss://h/#insecure", "follow a #"),
+            ("redis://h/-1", "the database is no number"),
+            ("redis://h/db", "the database is no number"),
+            ("unix:/s?db=x", "the database is no number"),
+        ] {
+            let error = text.parse::<RedisAddress>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!("redis://h/".parse::<RedisAddress>().is_ok());
     }
 
     #[test]

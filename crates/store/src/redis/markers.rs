@@ -13,7 +13,7 @@ use super::greet::{self, Unfit, check_server};
 use super::keys::{BUCKETS, Hex, Names};
 use super::link::Pipe;
 use super::reply::text;
-use super::script::{MARK, OVER, UNMARK};
+use super::script::{MARK, OVER, REMARK, UNMARK};
 
 /// Format of what is stored, in every marker.
 const FORMAT: &str = "2";
@@ -52,6 +52,11 @@ impl Markers {
         }
     }
 
+    /// Whether all of them, of however many stores, are of the format that this version knows.
+    pub(super) fn check_formats(&self) -> Result<(), Unfit> {
+        self.seen.keys().try_for_each(|marker| check_format(marker).map(drop))
+    }
+
     /// For operators; none: all is well.
     pub(super) fn fault(&self, marker: &str) -> Option<String> {
         if self.evicted > 0 {
@@ -78,8 +83,8 @@ fn check_format(marker: &str) -> Result<&str, Unfit> {
     }
 }
 
-/// A new marker for a store that begins, or is adopted, now.
-fn new_marker(id: [u8; 8], now: UnixTime) -> String {
+/// A new marker for a store that begins, is adopted, or is copied into, now.
+pub(super) fn new_marker(id: [u8; 8], now: UnixTime) -> String {
     format!("{FORMAT} {} {}", Hex(&id), now.millis())
 }
 
@@ -144,6 +149,43 @@ pub(super) async fn mark(
     join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
+/// Whether an index may be without the empty name that stands before all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// It begins.
+    Begins,
+    /// It would have been lost.
+    IsThere,
+}
+
+/// Puts `marker` in place of the markers that were seen, in all buckets; whether it stands in all of them then.
+pub(super) async fn remark(
+    pipe: &Pipe,
+    names: &Names,
+    marker: &str,
+    seen: &Markers,
+    index: Index,
+) -> Result<bool, RedisError> {
+    let word: &[u8] = match index {
+        Index::Begins => b"begin",
+        Index::IsThere => b"end",
+    };
+    let mut args = vec![marker.as_bytes(), word];
+    args.extend(seen.seen.keys().map(String::as_bytes));
+    args.extend((seen.missing.len() > usize::from(seen.evicted)).then_some(&b""[..]));
+    args.extend((seen.evicted > 0).then_some(EVICTED.as_bytes()));
+    let args = &args;
+    let asked = (0..BUCKETS).map(|bucket| {
+        let (mut pipe, keys) = (pipe.clone(), [names.marker(bucket), names.index(bucket)]);
+        async move { pipe.run(&REMARK, &keys, args).await }
+    });
+    let mut is_everywhere = true;
+    for answer in join_all(asked).await {
+        is_everywhere &= text(&answer?) == marker;
+    }
+    Ok(is_everywhere)
+}
+
 /// Marks an empty server as holding a store that begins now; the marker. What was cut short is known, and finished by
 /// whoever comes next.
 pub(super) async fn begin(
@@ -192,8 +234,8 @@ pub(super) async fn beginning(pipe: &mut Pipe, names: &Names) -> Result<Option<S
 }
 
 /// Takes the markers away, and writes why: from now on nothing is known of any alias, on whatever node, until somebody
-/// adopts what is left. Not those of somebody who adopts it at this moment: the markers are read first, and then once more whether
-/// anything was thrown away.
+/// adopts what is left. Not those of somebody who adopts it at this moment: the markers are read first, and then once
+/// more whether anything was thrown away.
 pub(super) async fn distrust(pipe: &mut Pipe, names: &Names, is_cluster: bool) -> Result<(), Unfit> {
     let seen = read(pipe, names).await?;
     let begun = beginning(pipe, names).await?;

@@ -1,5 +1,6 @@
 //! A store on Redis opened for a copy: no lease, no task in the background; a call that fails is asked again for a
-//! while, because nothing here does any harm the second time.
+//! while, because nothing here does any harm the second time. A store that is copied into has the run's own marker, so
+//! that a run which was overtaken by another finds every bucket shut.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use tokio::sync::Mutex;
 
 use super::RedisOptions;
+use super::copying::Standing;
 use super::fault;
 use super::keys::{BUCKETS, Names, bucket_of};
 use super::link::{Pipe, Target};
@@ -19,7 +21,7 @@ use super::reply::{self, Fields, claim_text, nonsense, or_empty, state_number};
 use super::rows::{millis, need_until};
 use super::scan;
 use super::script::{BRING, NEED, PAGE, Script, WHOLE};
-use super::{clock, copying};
+use super::{clock, copying, markers};
 use crate::StoreError;
 use crate::copy::{CopyError, Mark, Origin, Page, Row};
 
@@ -42,7 +44,7 @@ pub(crate) struct RedisOffline {
     options: RedisOptions,
     target: Target,
     names: Names,
-    /// Of every bucket.
+    /// Of every bucket; in a store that is copied into the mark has it, too: it is the name of this run.
     marker: String,
     origin: Origin,
     /// Whether it is being copied into: what is missing then is found by comparing, and copied again.
@@ -60,7 +62,7 @@ impl RedisOffline {
     fn of(options: RedisOptions, target: Target, marker: String, pipe: Pipe, is_target: bool) -> Self {
         let shown = options.address.to_string();
         let names = Names::new(&options.namespace);
-        let origin = Origin { id: format!("redis {marker}"), shown };
+        let origin = Origin { id: id_of(&marker), shown };
         Self { options, target, names, marker, origin, is_target, pipe: Mutex::new(pipe) }
     }
 
@@ -277,15 +279,56 @@ impl RedisOffline {
     }
 
     pub(crate) async fn mark(&self, mark: &Mark) -> Result<(), StoreError> {
-        let text = copying::to_text(mark);
-        self.insist(async |mut pipe| pipe.ask(cmd("SET").arg(self.names.copying()).arg(&text)).await)
-            .await
-            .map(drop)
+        let ours = Standing { mark: mark.clone(), run: self.marker.clone(), is_begun: true };
+        self.insist(async |mut pipe| copying::note(&mut pipe, &self.names, &ours).await).await
     }
 
-    pub(crate) async fn finish(&self) -> Result<(), StoreError> {
-        self.insist(async |mut pipe| pipe.ask(cmd("DEL").arg(self.names.copying())).await).await.map(drop)
+    /// Whether the target is still this run's.
+    async fn is_ours(&self) -> Result<bool, StoreError> {
+        let standing = self.insist(async |mut pipe| copying::read(&mut pipe, &self.names).await).await?;
+        Ok(standing.is_some_and(|standing| standing.run == self.marker))
     }
+
+    /// Whether another run of the copy has claimed the target since, or has finished it. No, if that is not known.
+    pub(crate) async fn is_overtaken(&self) -> bool {
+        let mut pipe = self.pipe.lock().await.clone();
+        match copying::read(&mut pipe, &self.names).await {
+            Ok(Some(standing)) => standing.run != self.marker,
+            // A server that came back empty has no marker, either.
+            Ok(None) => {
+                let marker = pipe.ask(cmd("GET").arg(self.names.marker(0))).await;
+                marker.is_ok_and(|marker| marker != Value::Nil && reply::text(&marker) != self.marker)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The store gets its last marker, then the mark goes. A run that was overtaken in between changes nothing: its own
+    /// marker is in no bucket any more, its name not in the mark.
+    pub(crate) async fn finish(&self) -> Result<(), StoreError> {
+        let last = markers::new_marker((self.options.draw)().to_be_bytes(), self.now().await?);
+        let ours = markers::Markers { seen: [(self.marker.clone(), BUCKETS)].into(), ..Default::default() };
+        let is_everywhere = self.insist(async |pipe| {
+            markers::remark(&pipe, &self.names, &last, &ours, markers::Index::IsThere).await
+        });
+        if !is_everywhere.await? {
+            return Err(overtaken());
+        }
+        let there_was_one =
+            self.insist(async |mut pipe| copying::end(&mut pipe, &self.names, &self.marker).await).await?;
+        // The answer to our own word may have been lost; then the marker is ours, too.
+        let marker = self.insist(async |mut pipe| pipe.ask(cmd("GET").arg(self.names.marker(0))).await);
+        if there_was_one || reply::text(&marker.await?) == last { Ok(()) } else { Err(overtaken()) }
+    }
+}
+
+/// The same for the same store, however it is reached.
+fn id_of(marker: &str) -> String {
+    format!("redis {marker}")
+}
+
+fn overtaken() -> StoreError {
+    StoreError::Failed("another run of the same copy has taken over".to_owned())
 }
 
 /// A row as `bring.lua` takes it.

@@ -104,6 +104,9 @@ scripts! {
     BRING_REPLY = IfThereIsRoom [include_str!("lua/bring_reply.lua")];
     NEED = IfThereIsRoom [include_str!("lua/need.lua")];
     OVER = Always [include_str!("lua/over.lua")];
+    REMARK = IfThereIsRoom [include_str!("lua/remark.lua")];
+    COPYING_CLAIM = IfThereIsRoom [include_str!("lua/copying_claim.lua")];
+    COPYING_NOTE = IfThereIsRoom [include_str!("lua/copying_note.lua")];
     UNMARK = Always [include_str!("lua/unmark.lua")];
     JOIN = Always [CLOCK, include_str!("lua/join.lua")];
 }

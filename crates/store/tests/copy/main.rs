@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 mod fixture;
+mod overtaken;
 #[path = "../servers/ports.rs"]
 mod ports;
 #[path = "../servers/cluster.rs"]

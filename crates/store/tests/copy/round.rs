@@ -82,6 +82,9 @@ async fn the_copy_lives_as_the_first_would_have() {
         assert_eq!(at > 0, ends, "{key}: {at}");
         assert_ne!(at, -2, "{key} is there");
     }
+    let once = format!("{}:{{once:{}}}", options.namespace, "05".repeat(16));
+    let (until, at) = (server.cli(&["HGET", &once, "until"]), server.cli(&["PEXPIRETIME", &once]));
+    assert!(until == at && at.parse::<i64>().unwrap() > 0, "a kept reply ends by itself: {until} {at}");
     for place in [&between, &to, &from] {
         let store = serve(place).await;
         goes_on(&store).await;

@@ -106,3 +106,19 @@ async fn a_clash_leaves_the_name_free() {
     assert_eq!(store.create(row(&store, 2, 9), &[], once(2)).await, Ok(Created::Done));
     until("it is known", || async { store.idempotent_reply(tag(9)).await.unwrap().is_some() }).await;
 }
+
+/// The word that a row is made comes late, when another request stands under the name: that one is finished as if it had
+/// never come.
+#[tokio::test]
+async fn a_confirmation_that_comes_late_ends_no_other_request() {
+    let server = Server::start(&[]);
+    let script = include_str!("../../src/redis/lua/confirm.lua");
+    for word in ["made", "clash"] {
+        server
+            .cli(&["HSET", "{once:1}", "row", "later", "key", "k", "m", "", "f", "", "t", "", "z", "sealed"]);
+        assert_eq!(server.cli(&["EVAL", script, "1", "{once:1}", "earlier", word]), "done");
+        assert_eq!(server.cli(&["HMGET", "{once:1}", "row", "z"]), "later\nsealed", "{word}");
+    }
+    assert_eq!(server.cli(&["EVAL", script, "1", "{once:1}", "later", "made"]), "done");
+    assert_eq!(server.cli(&["HEXISTS", "{once:1}", "row"]), "0");
+}

@@ -3,7 +3,7 @@
 use redis::{RedisError, Value, cmd};
 use tempalias_alias::{ClientTag, RowKey, Sealed, UnixTime};
 
-use super::{RedisOffline, gently};
+use super::{RedisOffline, gently, overtaken};
 use crate::copy::{Aside, Cursor};
 use crate::redis::keys::Hex;
 use crate::redis::link::Pipe;
@@ -35,7 +35,11 @@ impl RedisOffline {
         .await
     }
 
+    /// These stand in no bucket, where the run's marker would shut out one that was overtaken.
     pub(crate) async fn put_asides(&self, asides: Vec<Aside>) -> Result<(), StoreError> {
+        if !self.is_ours().await? {
+            return Err(overtaken());
+        }
         self.insist(async |pipe| {
             gently(asides.iter().map(|aside| self.put_aside(pipe.clone(), aside))).await.map(drop)
         })

@@ -2,15 +2,14 @@
 
 use tempalias_alias::UnixTime;
 
-use super::RedisOffline;
-use crate::OpenError;
+use super::{RedisOffline, id_of};
 use crate::copy::{CopyError, Mark, Origin};
-use crate::redis::fault;
+use crate::redis::copying::Standing;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
 use crate::redis::link::{Pipe, Target};
-use crate::redis::markers::Accepts;
 use crate::redis::{RedisOptions, clock, copying, legacy, markers, refused, server_keys};
+use crate::{OpenError, StoreError};
 
 const NO_STORE: &str = "the server holds no tempalias store";
 const IS_OF_2010: &str =
@@ -19,7 +18,7 @@ const IS_OF_2010: &str =
 /// What a server shows before anything is copied.
 struct Look {
     seen: markers::Markers,
-    copying: Option<Mark>,
+    copying: Option<Standing>,
     now: UnixTime,
 }
 
@@ -28,15 +27,17 @@ impl RedisOffline {
     pub(crate) async fn source(options: RedisOptions) -> Result<Self, CopyError> {
         let target = reach(&options);
         let mut pipe = connect(&options, &target).await?;
-        let looked = look_through(&options, &mut pipe).await;
-        let looked = looked.and_then(|look| look.seen.only().map(str::to_owned).map(|marker| (look, marker)));
-        let (Look { seen, copying, .. }, marker) = match looked {
-            Ok(looked) => looked,
+        let Look { seen, copying, .. } = match look_through(&options, &mut pipe).await {
+            Ok(look) => look,
             Err(unfit) => return Err(no_source(&options, &mut pipe, unfit).await),
         };
-        if let Some(mark) = copying {
+        if let Some(Standing { mark, .. }) = copying {
             return Err(wrong(&options, Unfit::Wrong(copying::half_a_copy(&mark.from.shown))));
         }
+        let marker = match seen.only() {
+            Ok(marker) => marker.to_owned(),
+            Err(unfit) => return Err(no_source(&options, &mut pipe, unfit).await),
+        };
         if let Some(why) = seen.fault(&marker) {
             return Err(wrong(&options, Unfit::Wrong(why)));
         }
@@ -45,51 +46,119 @@ impl RedisOffline {
         Ok(store)
     }
 
-    /// Opens a store for a copy of `from`; makes an empty server ready.
+    /// Opens a store for one run of a copy of `from`; makes an empty server ready.
     pub(crate) async fn target(options: RedisOptions, from: &Origin) -> Result<(Self, Mark), CopyError> {
         let target = reach(&options);
         let mut pipe = connect(&options, &target).await?;
         let Look { seen, copying, now } =
             look_through(&options, &mut pipe).await.map_err(|unfit| wrong(&options, unfit))?;
-        let names = Names::new(&options.namespace);
-        let marker = match seen.only() {
-            Ok(marker) => marker.to_owned(),
-            Err(Unfit::Empty) => markers::elect(&mut pipe, &names, (options.draw)(), now)
-                .await
-                .map_err(|error| wrong(&options, error.into()))?,
-            Err(unfit) => return Err(wrong(&options, unfit)),
-        };
-        let store = Self::of(options, target, marker, pipe.clone(), true);
-        let shown = store.origin.shown.clone();
-        if store.origin.id == from.id {
-            return Err(CopyError::Same(from.shown.clone(), shown));
-        }
-        let failed = |why| CopyError::Store { store: shown.clone(), why };
-        let begun = if copying.is_some() {
-            copying
-        } else {
-            let rows = store.count().await.map_err(failed)?;
-            if rows > 0 {
-                return Err(CopyError::NotEmpty { store: shown, rows });
+        // Half a copy has markers of several runs where one was cut short as it began or ended.
+        let known = match (&copying, seen.only()) {
+            (Some(_), _) => seen.check_formats(),
+            (None, Ok(marker)) if id_of(marker) == from.id => {
+                return Err(CopyError::Same(from.shown.clone(), options.address.to_string()));
             }
+            (None, Ok(_) | Err(Unfit::Empty)) => Ok(()),
+            (None, Err(unfit)) => Err(unfit),
+        };
+        known.map_err(|unfit| wrong(&options, unfit))?;
+        let run = markers::new_marker((options.draw)().to_be_bytes(), now);
+        let store = Self::of(options, target, run, pipe, true);
+        let claimed = store.claim(copying, from).await?;
+        if claimed.is_begun {
+            store.take_over().await?;
             store.refuse_if_served().await?;
-            // First of all: what is there from now on is half a copy, whatever happens.
-            let begun = copying::begin(&mut pipe, &names, &Mark::first(from)).await;
-            begun.map_err(|error| failed(fault::in_store_words(&error)))?
-        };
-        let mark = match begun {
-            None => Mark::first(from),
-            Some(mark) if mark.from.id == from.id => mark,
-            Some(mark) => return Err(CopyError::OtherCopy { store: shown, from: mark.from.shown }),
-        };
-        let marked = async {
-            let damaged = [&seen.missing[..], &seen.unlisted].concat();
-            markers::mark(&pipe, &names, &store.marker, &damaged, Accepts::Nothing).await?;
-            markers::is_over(&mut pipe, &names, &store.marker).await
-        };
-        marked.await.map_err(|error| failed(fault::in_store_words(&error)))?;
-        store.refuse_if_served().await?;
-        Ok((store, mark))
+        } else if let Err(error) = store.begin(&claimed).await {
+            if matches!(error, CopyError::NotEmpty { .. } | CopyError::Served { .. }) {
+                // Nothing was brought: it is no half copy. If this fails the next run finds it so again.
+                let let_go =
+                    store.insist(async |mut pipe| copying::end(&mut pipe, &store.names, &store.marker).await);
+                drop(let_go.await);
+            }
+            return Err(error);
+        }
+        Ok((store, claimed.mark))
+    }
+
+    /// Writes down that this run is the one that goes on: first of all, and before its markers.
+    async fn claim(&self, mut seen: Option<Standing>, from: &Origin) -> Result<Standing, CopyError> {
+        if seen.is_none() {
+            self.refuse_if_in_use().await?;
+        }
+        loop {
+            let ours = match &seen {
+                None => Standing::first(from, &self.marker),
+                Some(there) if there.mark.from.id == from.id => {
+                    Standing { run: self.marker.clone(), ..there.clone() }
+                }
+                Some(there) => {
+                    let (store, from) = (self.origin.shown.clone(), there.mark.from.shown.clone());
+                    return Err(CopyError::OtherCopy { store, from });
+                }
+            };
+            let there = self
+                .insist(async |mut pipe| copying::claim(&mut pipe, &self.names, seen.as_ref(), &ours).await);
+            match self.told(there.await).await? {
+                Some(there) if there.run == self.marker => return Ok(there),
+                // Another run has just come further.
+                Some(there) => seen = Some(there),
+                None => return Err(self.another_run()),
+            }
+        }
+    }
+
+    /// Makes sure that there is nothing before anything is brought. Between the first look and the claim another run
+    /// may have finished the whole copy; from this run's markers on nobody else can make a row.
+    async fn begin(&self, claimed: &Standing) -> Result<(), CopyError> {
+        self.refuse_if_in_use().await?;
+        self.take_over().await?;
+        self.refuse_if_in_use().await?;
+        self.told(self.mark(&claimed.mark).await).await
+    }
+
+    async fn refuse_if_in_use(&self) -> Result<(), CopyError> {
+        let rows = self.told(self.count().await).await?;
+        if rows > 0 {
+            return Err(CopyError::NotEmpty { store: self.origin.shown.clone(), rows });
+        }
+        self.refuse_if_served().await
+    }
+
+    /// Puts this run's marker into all buckets: runs before it find them shut from then on.
+    async fn take_over(&self) -> Result<(), CopyError> {
+        loop {
+            let seen = self.insist(async |pipe| markers::read(&pipe, &self.names).await).await;
+            let seen = self.told(seen).await?;
+            // In this order: what a run writes that has claimed the store since is not among what was seen.
+            if !self.told(self.is_ours().await).await? {
+                return Err(self.another_run());
+            }
+            let is_everywhere = self.insist(async |pipe| {
+                markers::remark(&pipe, &self.names, &self.marker, &seen, markers::Index::Begins).await
+            });
+            if self.told(is_everywhere.await).await? {
+                break;
+            }
+        }
+        // Whoever began a store here at the same moment has come too late.
+        let over = self.insist(async |mut pipe| match markers::beginning(&mut pipe, &self.names).await? {
+            Some(begun) => markers::is_over(&mut pipe, &self.names, &begun).await,
+            None => Ok(()),
+        });
+        self.told(over.await).await
+    }
+
+    /// An outcome in the words of a copy.
+    async fn told<T>(&self, outcome: Result<T, StoreError>) -> Result<T, CopyError> {
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(_) if self.is_overtaken().await => Err(self.another_run()),
+            Err(why) => Err(CopyError::store(&self.origin, why)),
+        }
+    }
+
+    fn another_run(&self) -> CopyError {
+        CopyError::AnotherRun { store: self.origin.shown.clone() }
     }
 }
 
