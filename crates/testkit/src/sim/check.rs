@@ -3,6 +3,7 @@
 
 use tempalias_alias::{KeptState, Owner};
 
+use super::leases::LEASE;
 use super::names::Names;
 use super::senders::Fate;
 use super::store::{End, Row};
@@ -38,7 +39,8 @@ impl World {
         Ok(excuses)
     }
 
-    /// P2: never more than N, and where claims are not waited for, one more for each claim that a failover lost. An owner who frees held uses may get more, as the page says.
+    /// P2: never more than N, and where claims are not waited for, one more for each claim that a failover lost. An owner
+    /// who frees held uses may get more, as the page says.
     fn check_limit(&self, at: usize, row: &Row) -> Result<Vec<Seen>, String> {
         if row.grants.iter().any(|grant| grant.end == End::Freed) {
             return Ok(vec![]);
@@ -63,6 +65,14 @@ impl World {
         self.nodes.iter().any(|node| node.up && lives(&node.names))
     }
 
+    /// Whether the store takes an owner for alive, and always will, whose name no node has. (A clock set back makes leases
+    /// of the dead longer.)
+    fn haunts(&self, owner: Owner) -> bool {
+        !self.truth.clock_jumped
+            && self.store.is_alive(owner, self.now + 2 * LEASE)
+            && !self.nodes.iter().any(|node| node.names.has(owner))
+    }
+
     /// P3: what the next hop was never given is counted only while it is in doubt, and only if its sender did not
     /// come back for it or was refused; and, once its five days are over, for good.
     fn check_grant(&self, at: usize, row: &Row, number: usize) -> Result<Option<Seen>, String> {
@@ -71,7 +81,7 @@ impl World {
         let kept = row.ledger.kept.iter().find(|kept| kept.fingerprint == grant.message);
         if let Some(kept) = kept.filter(|_| grant.end == End::Open)
             && kept.state == KeptState::InFlight
-            && self.lives(kept.attempt.owner)
+            && (self.lives(kept.attempt.owner) || self.haunts(kept.attempt.owner))
             && !self.truth.was_settled_in_vain(kept.attempt)
         {
             return Err(format!("P3: alias {at}: a use is in flight for ever"));

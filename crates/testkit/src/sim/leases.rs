@@ -56,9 +56,9 @@ impl Store {
         }
     }
 
-    /// Whether a lease of this name was ever written.
+    /// Whether a lease of this name was ever written; of the embedded store, whether it was opened under it.
     pub(super) fn has_seen(&self, owner: Owner) -> bool {
-        !self.is_shared() || self.leases.iter().any(|lease| lease.owner == owner)
+        self.embedded == Some(owner) || self.leases.iter().any(|lease| lease.owner == owner)
     }
 
     /// The lease of `owner` is not renewed any more: its node died, is stopped, is cut off, or has no use for it.
