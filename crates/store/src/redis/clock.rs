@@ -1,6 +1,6 @@
 //! What time it is: the server's, so that nodes with skewed clocks agree; in tests the one that is given.
 
-use redis::{RedisError, cmd};
+use redis::RedisError;
 use tempalias_alias::UnixTime;
 
 use super::RedisOptions;
@@ -8,6 +8,7 @@ use super::keys::Names;
 use super::link::Pipe;
 use super::reply::text;
 use super::rows::millis;
+use super::script::NOW;
 
 /// The time that scripts get; empty: their server's.
 pub(super) fn given(options: &RedisOptions) -> Vec<u8> {
@@ -23,11 +24,6 @@ pub(super) async fn ask(
     if let Some(clock) = &options.clock {
         return Ok(clock());
     }
-    // A script with a key, so that a Cluster knows whom to ask.
-    let mut ask = cmd("EVAL");
-    let script =
-        "local t = redis.call('TIME') return string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))";
-    ask.arg(script).arg(1).arg(names.server_keys());
-    let millis = text(&pipe.ask(&ask).await?);
+    let millis = text(&pipe.run(&NOW, &[names.server_keys()], &[]).await?);
     Ok(UnixTime::from_millis(millis.parse().unwrap_or_default()))
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the connection, this node's lease, and the scripts that keep the rules of `alias` where the data is
 //! (`lua/`, checked against `alias` by `tests/same_answers.rs`). All keys of an alias live in one hash slot; what
-//! lives elsewhere (rate limits, replies under an Idempotency-Key, leases) is never needed in the same step.
+//! lives elsewhere (rate limits, replies under an Idempotency-Key; leases, which stand in buckets of their own choice)
+//! is never needed in the same step.
 
 mod address;
 mod adopt;

@@ -84,6 +84,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    NOW = Never [CLOCK, include_str!("lua/now.lua")];
     FIND = Never [PRELUDE, include_str!("lua/find.lua")];
     PAGE = Never [PRELUDE, include_str!("lua/page.lua")];
     CREATE = IfThereIsRoomWaitedFor [PRELUDE, include_str!("lua/create.lua")];

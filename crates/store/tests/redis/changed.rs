@@ -1,6 +1,6 @@
 //! A server that was restarted, or that took over from another: it may have forgotten how claims ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempalias_alias::{Answer, Attempt, Outcome};
 use tempalias_store::{Change, Settlement, Store};
@@ -9,6 +9,7 @@ use crate::fixture::{claim, found, free_port, make, open, try_claim, until, unti
 use crate::proxy::Proxy;
 use crate::replicas::replica_through;
 use crate::servers::Server;
+use crate::times::{ROUNDS, assert_most_within};
 
 /// Longer than a lease.
 const LEASE_IS_OVER: Duration = Duration::from_secs(18);
@@ -111,4 +112,24 @@ async fn what_a_restart_forgot_can_be_freed() {
     })
     .await;
     assert!(found(&store, row).await.ledger.kept.is_empty());
+}
+
+/// A look-up writes nothing, and a master that was demoted answers it with what it last had: an alias that was just made
+/// on the new one is unknown there. The next renewal writes, and the connection is given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_master_is_left_with_the_next_renewal() {
+    let server = Server::on_port(free_port(), &[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 3).await;
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        let begun = Instant::now();
+        until("look-ups fail", || async { store.find(&[row]).await.is_err() }).await;
+        took.push(begun.elapsed());
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        until("it is ready", || async { store.check().await.is_ready() }).await;
+    }
+    // A renewal each second, and a little for its answer.
+    assert_most_within(Duration::from_millis(1100), took, "left after");
 }

@@ -44,3 +44,14 @@ async fn the_servers_clock_is_the_only_one() {
     let row = make(&store, 1, 5).await;
     assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted, "made and ending by the server's time");
 }
+
+/// Nor does a node whose own clock is ahead: both must say that it is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_ahead_sweeps_no_live_alias_away() {
+    let server = Server::with_clock(&[]);
+    server.set_clock(-100);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 5).await;
+    until("a whole round is done", || async { store.sweep().await.is_ok() }).await;
+    crate::fixture::until_found(&store, row).await;
+}

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tempalias_alias::{LimitChange, Sealed};
+use tempalias_alias::{Answer, Fingerprint, LimitChange, Outcome, Sealed};
 use tempalias_store::{Change, Created, Idempotent, Once, Store};
 
-use crate::fixture::{make, open, options, row, tag, until};
+use crate::fixture::{claim, make, open, options, row, settle, tag, until};
 use crate::proxy::Proxy;
 use crate::servers::Server;
 
@@ -121,4 +121,24 @@ async fn a_confirmation_that_comes_late_ends_no_other_request() {
     }
     assert_eq!(server.cli(&["EVAL", script, "1", "{once:1}", "later", "made"]), "done");
     assert_eq!(server.cli(&["HEXISTS", "{once:1}", "row"]), "0");
+}
+
+/// An acknowledgement that comes late might be about the same message's next delivery: nothing is forgotten for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_that_comes_late_forgets_nothing() {
+    let server = Server::on_port(crate::fixture::free_port(), &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let (sound, slow) = (open(&server.address()).await, open(&proxy.address()).await);
+    let key = make(&sound, 1, 5).await;
+    let delivered = || vec![(key, Fingerprint([1; 16]))];
+    assert_eq!(claim(&sound, key, 1, 1).await, Answer::Granted);
+    settle(&sound, key, 1, Outcome::Delivered).await;
+    proxy.hold(true);
+    assert!(slow.acknowledge(delivered()).await.is_err());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.hold(false);
+    crate::fixture::until_found(&slow, key).await;
+    assert_eq!(claim(&sound, key, 1, 2).await, Answer::Already);
+    until("in time it does", || async { slow.acknowledge(delivered()).await.is_ok() }).await;
+    assert_eq!(claim(&sound, key, 1, 3).await, Answer::Granted);
 }

@@ -1,11 +1,13 @@
 //! What ends is deleted by the server itself; a row has no end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempalias_alias::{Outcome, RETENTION, Rate, RowKey, Sealed};
-use tempalias_store::{Change, Created, IDEMPOTENCY_RETENTION, Idempotent, Once};
+use tempalias_store::{Change, Created, IDEMPOTENCY_RETENTION, Idempotent, Once, RedisOptions};
 
-use crate::fixture::{claim, make, open, row, settle, tag};
+use crate::fixture::{claim, key_of, make, open, options, row, serving, settle, tag};
 use crate::servers::Server;
 
 /// In how long the keys like this go, in milliseconds; -1: never.
@@ -51,4 +53,30 @@ async fn everything_that_ends_has_an_end_and_a_row_has_none() {
     assert_eq!(ends(&server, &row_key(removed)), [-1]);
     assert_eq!(ends(&server, "*:index"), [-1; 1024]);
     assert_eq!(ends(&server, "*:marker"), [-1; 1024]);
+}
+
+/// What is kept of an alias's messages: the ended go when another is written, and the rest stay as long as the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_go_one_by_one_and_their_key_with_the_last() {
+    let server = Server::start(&[]);
+    let begun = tempalias_store::system_clock()();
+    let days = Arc::new(AtomicU64::new(0));
+    let passed = days.clone();
+    let clock: tempalias_store::Clock =
+        Arc::new(move || begun.plus(Duration::from_hours(24 * passed.load(Ordering::Relaxed))));
+    let options = RedisOptions { clock: Some(clock), ..options(&server.address(), true) };
+    let store = serving(options).await;
+    let key = make(&store, 1, 5).await;
+    let name = key_of(&format!("claims:{key}"), 1);
+    let kept = || server.cli(&["HLEN", &name]);
+    let ends = || server.cli(&["PEXPIRETIME", &name]).parse::<u64>().unwrap();
+    let until = |day: u64| begun.plus(Duration::from_hours(24 * day) + RETENTION).millis();
+    claim(&store, key, 1, 1).await;
+    days.store(4, Ordering::Relaxed);
+    claim(&store, key, 2, 2).await;
+    settle(&store, key, 1, Outcome::Delivered).await;
+    assert_eq!((kept().as_str(), ends()), ("2", until(4)), "not with the one that was written last");
+    days.store(6, Ordering::Relaxed);
+    claim(&store, key, 3, 3).await;
+    assert_eq!((kept().as_str(), ends()), ("2", until(6)), "the first is over");
 }

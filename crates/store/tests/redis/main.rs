@@ -18,6 +18,7 @@ mod ports;
 mod proxy;
 #[path = "../servers/cluster.rs"]
 mod redis_cluster;
+mod repeated;
 mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;

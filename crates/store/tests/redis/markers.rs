@@ -99,3 +99,38 @@ async fn one_word_of_keys_that_were_thrown_away_is_enough() {
     until_found(&store, row).await;
     assert_eq!(server.cli(&["GET", &key_of("marker", 1)]), marker);
 }
+
+/// One part that another store has taken over: nothing there is ours any more, from that moment on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_with_another_stores_marker_answers_nothing() {
+    let server = Server::on_port(free_port(), &[]);
+    let store = open(&server.address()).await;
+    let row = make(&store, 1, 5).await;
+    let ours = server.cli(&["GET", &key_of("marker", 1)]);
+    server.cli(&["SET", &key_of("marker", 1), "2 00000000000000ff 1000"]);
+    for _ in 0..100 {
+        assert!(store.find(&[row]).await.is_err());
+    }
+    server.cli(&["SET", &key_of("marker", 1), &ours]);
+    until_found(&store, row).await;
+}
+
+/// Who has read that keys were thrown away, and is slow to write it down, may meet the marker of a later adoption: that
+/// stays. And who is slow to mark a part of a store that begins meets what was written down.
+#[test]
+fn of_two_that_write_a_marker_the_slow_one_changes_nothing() {
+    let server = Server::start(&[]);
+    let run = |script: &str, keys: &str, rest: &[&str]| {
+        server.cli(&[&["EVAL", script, keys], rest].concat());
+        server.cli(&["GET", "marker"])
+    };
+    let unmark = include_str!("../../src/redis/lua/unmark.lua");
+    let mark = include_str!("../../src/redis/lua/mark.lua");
+    let marked = |marker: &str, over: &str| run(mark, "2", &["marker", "index", marker, over]);
+    assert_eq!(marked("first", ""), "first");
+    assert_eq!(run(unmark, "1", &["marker", "another", "evicted"]), "first");
+    assert_eq!(run(unmark, "1", &["marker", "first", "evicted"]), "evicted");
+    assert_eq!(marked("first", ""), "evicted");
+    assert_eq!(marked("second", "evicted"), "second");
+    assert_eq!(marked("third", "evicted"), "second");
+}

@@ -320,6 +320,14 @@ async fn an_attempt_is_judged_once() {
     settle(&store, row, 3, Outcome::Unsent).await;
     assert_eq!(claim(&store, row, 3, 3).await, Answer::Busy);
     assert_eq!(used(&store, row).await, 0);
+    // Nor does a copy of one that was sent again, and is in doubt still.
+    let doubtful = make(&store, 2, 5).await;
+    assert_eq!(claim(&store, doubtful, 1, 11).await, Answer::Granted);
+    settle(&store, doubtful, 11, Outcome::Lost).await;
+    assert_eq!(claim(&store, doubtful, 1, 12).await, Answer::Again);
+    settle(&store, doubtful, 12, Outcome::Unsent).await;
+    assert_eq!(claim(&store, doubtful, 1, 12).await, Answer::Busy, "its end was settled");
+    assert_eq!(claim(&store, doubtful, 1, 13).await, Answer::Again);
     // And a server that wakes finds claims that nobody waits for any more.
     server.signal("STOP");
     assert!(try_claim(&store, row, 4, 4).await.is_err());

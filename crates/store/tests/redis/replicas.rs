@@ -17,7 +17,7 @@ async fn waiting(server: &Server, replicas: u32) -> Store {
     serving(RedisOptions { wait_replicas: replicas, ..options(&server.address(), true) }).await
 }
 
-fn replica_of(master: &Server) -> Server {
+pub(crate) fn replica_of(master: &Server) -> Server {
     let port = master.port().to_string();
     let options = ["--replicaof", &format!("127.0.0.1 {port}"), "--repl-diskless-sync-delay", "0"];
     let replica = Server::on_port(free_port(), &options);

@@ -1,6 +1,7 @@
 //! What a server must be for a node to start, and what it may be.
 
 use std::process::Command;
+use std::time::Duration;
 
 use tempalias_alias::{Answer, KeyId, Outcome};
 use tempalias_store::Store;
@@ -192,6 +193,21 @@ async fn a_node_that_serves_notes_its_key_again() {
     until("it is told", || async { store.check().await.to_string().contains("61626364") }).await;
     server.cli(&["HDEL", "test:{server-keys}", "abcd"]);
     until("it serves", || async { store.check().await.is_ready() }).await;
+}
+
+/// A key that no alias needs any more keeps nobody out, and our own is noted again long before its note ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_note_of_a_key_ends() {
+    let server = Server::start(&[]);
+    let store = open(&server.address()).await;
+    server.cli(&["HSET", "test:{server-keys}", "abcd", "1000"]);
+    let in_an_hour = store.now().plus(Duration::from_hours(1)).millis();
+    server.cli(&["HSET", "test:{server-keys}", "\x01\x02\x03\x04", &in_an_hour.to_string()]);
+    let noted = || server.cli(&["HGET", "test:{server-keys}", "\x01\x02\x03\x04"]).parse::<u64>().unwrap();
+    until("it is noted again", || async { noted() > in_an_hour }).await;
+    until("it serves", || async { store.check().await.is_ready() }).await;
+    let late = Store::connect(options(&server.address(), false)).await.unwrap();
+    until("another does", || async { late.check().await.is_ready() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
