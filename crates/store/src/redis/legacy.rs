@@ -98,7 +98,7 @@ impl Legacy {
             async move {
                 let json = get(&mut pipe, ALIASES, name).await?;
                 let left = get(&mut pipe, COUNTERS, name).await?;
-                let json = json.and_then(|json| json.ok());
+                let json = json.and_then(Result::ok);
                 // Were it taken for none, nothing would count as used.
                 let left = left.map(Result::unwrap_or_default);
                 Ok::<_, RedisError>(OldAlias { json, left })
