@@ -109,6 +109,8 @@ fn fill_as_2010(redis: &Server) {
     alias("baddate", json!({ "valid_until": "soon" }), None);
     redis.cli(&["SET", "aliases:broken", "{\"aid\":"]);
     redis.cli(&["RPUSH", "aliases:list", "x"]);
+    alias("lostcount", json!({ "max_usage": 5 }), None);
+    redis.cli(&["RPUSH", "counter:lostcount", "x"]);
     // Not aliases.
     redis.cli(&["SET", "lock:127.0.0.1", "1272717296789"]);
     redis.cli(&["SET", "admin:keylength", "4"]);
@@ -148,11 +150,13 @@ async fn aliases_of_2010_go_on_working() {
 
     let output = instance.copy(&[&from, &instance.file("aliases.db"), "--legacy", "--json"]);
     assert_eq!(output.status.code(), Some(1), "some were not imported: {output:?}");
-    assert_eq!(output.stderr, b"{\"error\":\"9 aliases were not imported\"}\n");
+    assert_eq!(output.stderr, b"{\"error\":\"10 aliases were not imported\"}\n");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let refused = ["aB3x", "ab3x", "abuse", "baddate", "badtarget", "broken", "list", "loop", "sp ace"];
+    let refused =
+        ["aB3x", "ab3x", "abuse", "baddate", "badtarget", "broken", "list", "loop", "lostcount", "sp ace"];
     assert_eq!(names(&told["refused"]), refused, "{told}");
     assert!(told["refused"][0]["why"].as_str().unwrap().contains("differs from AB3X in case only"), "{told}");
+    assert_eq!(told["refused"][8]["why"], "its counter is no number", "{told}");
     assert_eq!(names(&told["warnings"]), ["toomany"], "{told}");
     let counts = ["aliases", "ended", "without_updatekey"].map(|name| told[name].as_u64().unwrap());
     assert_eq!(counts, [9, 2, 1], "{told}");
@@ -254,6 +258,7 @@ fn what_was_imported_is_told_to_people_too() {
         "9 aliases. Both sides were read again and are the same.\n",
         "NOT imported: broken: what is stored is no JSON object\n",
         "NOT imported: abuse: a reserved name\n",
+        "NOT imported: lostcount: its counter is no number\n",
         "imported, with a change: toomany:",
         "ended long ago or are used up: 2\n",
         &format!("Now set store.url to {to} and start the server.\n"),
@@ -365,8 +370,11 @@ async fn a_copy_that_is_killed_goes_on() {
     let (from, to) = (instance.file("aliases.db"), redis.address().to_string());
     make_many(&from.parse().unwrap(), &instance.path("server.key"), ROWS).await;
 
-    let position =
-        || redis.cli(&["GET", "tempalias:{copying}"]).lines().next().unwrap_or_default().to_owned();
+    // Of a copy that has only claimed its target there is none yet.
+    let position = || {
+        let mark = redis.cli(&["GET", "tempalias:{copying}"]);
+        mark.lines().next().filter(|&after| after != "claimed").unwrap_or_default().to_owned()
+    };
     let mut last = String::new();
     for _ in 0..3 {
         let mut copying =
@@ -418,4 +426,34 @@ fn two_names_of_one_store_are_refused() {
     assert!(error.contains("the same store"), "{error}");
     let error = instance.refusal(&["redis://u:hunter2@127.0.0.1:1", "redis://127.0.0.1:1"]);
     assert!(error.contains("the same store") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_copy_without_a_server_key_says_how_to_make_one() {
+    let instance = Instance::new();
+    std::fs::remove_file(instance.path("server.key")).unwrap();
+    let error = instance.refusal(&[&instance.file("aliases.db"), &instance.file("new.db")]);
+    assert!(error.contains("there is no server key") && error.contains("tempalias key new"), "{error}");
+    assert!(!instance.path("new.db").exists());
+}
+
+/// A command that opens the store itself is gone when it has ended: what comes next need not wait for its lease.
+#[test]
+fn a_command_for_one_alias_leaves_no_lease_behind() {
+    let instance = Instance::new();
+    let redis = Server::start(&[]);
+    let url = redis.address().to_string();
+    let configured = std::fs::read_to_string(instance.path("tempalias.toml")).unwrap();
+    std::fs::write(instance.path("tempalias.toml"), configured.replace(&instance.file("aliases.db"), &url))
+        .unwrap();
+    for command in
+        [&["db", "adopt"][..], &["alias", "add", "a@target.test", "--days", "3"], &["alias", "list"]]
+    {
+        let output = instance.command(command).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    // One that fails, too.
+    assert!(!instance.command(&["alias", "show", "nobody@alias.test"]).output().unwrap().status.success());
+    assert_eq!(redis.cli(&["--scan", "--pattern", "tempalias:*:lease:*"]), "");
+    assert_eq!(instance.copied(&[&url, &instance.file("new.db")])["aliases"], 1);
 }

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempalias_service::Aliases;
-use tempalias_store::OpenError;
+use tempalias_store::{OpenError, Store};
 use tokio::runtime::Runtime;
 
 use super::print::{self, Printer};
@@ -61,7 +61,21 @@ pub(super) fn run(command: AliasCommand, config: &Config, printer: Printer) -> R
 /// Who does it: the running server, or this process over the server's store.
 enum Backend {
     Server(Connection),
-    Store(Box<(Runtime, Aliases)>),
+    Store(Box<Own>),
+}
+
+/// The store, opened by this process.
+struct Own {
+    runtime: Runtime,
+    store: Store,
+    aliases: Aliases,
+}
+
+impl Drop for Own {
+    /// Whatever came of the command: a lease that is left on Redis would look like a node that serves.
+    fn drop(&mut self) {
+        self.runtime.block_on(self.store.close());
+    }
 }
 
 impl Backend {
@@ -100,8 +114,8 @@ impl Backend {
         let policy = parts::policy(config).ok_or_else(|| failed("domains names no domain".to_owned()))?;
         let opened = runtime.block_on(parts::open_store(config, &keys, false));
         Ok(opened.map(|store| {
-            let aliases = Aliases::new(store, Arc::new(keys), policy, parts::random());
-            Self::Store(Box::new((runtime, aliases)))
+            let aliases = Aliases::new(store.clone(), Arc::new(keys), policy, parts::random());
+            Self::Store(Box::new(Own { runtime, store, aliases }))
         }))
     }
 
@@ -110,10 +124,7 @@ impl Backend {
             Self::Server(connection) => {
                 connection.call(&request).map_err(|error| Failure::Failed(error.to_string()))
             }
-            Self::Store(parts) => {
-                let (runtime, aliases) = &**parts;
-                Ok(runtime.block_on(admin::answer(aliases, request)))
-            }
+            Self::Store(own) => Ok(own.runtime.block_on(admin::answer(&own.aliases, request))),
         }
     }
 }

@@ -8,13 +8,13 @@ use tempalias_alias::{Keys, ServerKey};
 use tempalias_service::{Import, ImportReport};
 use tempalias_store::copy::{Copied, Legacy, Offline, Place, Progress, Source, Stage, Target, copy};
 
-use super::db::{failed, runtime};
+use super::db::{failed, runtime, server_keys};
 use super::print::Printer;
 use super::progress::Shown;
 use super::{CopyArgs, Failure};
 use crate::config::{Config, StoreUrl};
 use crate::log::escaped;
-use crate::{keyfile, parts};
+use crate::parts;
 
 /// What was done, for the last lines.
 struct Done {
@@ -31,7 +31,7 @@ pub(super) fn run(args: &CopyArgs, config: &Config, printer: Printer) -> Result<
     if is_same(&from, &to) {
         return Err(failed("FROM and TO are the same store"));
     }
-    let keys = keyfile::open(&config.store.key_files).map_err(failed)?;
+    let keys = server_keys(config)?;
     let place = |url, password_file: &Option<_>| {
         let ids = keys.all().map(ServerKey::id).collect();
         let password_file: Option<&std::path::PathBuf> = password_file.as_ref();

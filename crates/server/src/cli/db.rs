@@ -28,7 +28,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// All nodes need the same: none is made here.
-fn server_keys(config: &Config) -> Result<Keys, Failure> {
+pub(super) fn server_keys(config: &Config) -> Result<Keys, Failure> {
     match config.store.key_files.first().filter(|first| !first.exists()) {
         Some(first) => Err(failed(format!(
             "there is no server key at {} yet: make one with `tempalias key new {}` and give a copy to every node",

@@ -33,7 +33,7 @@ pub struct Legacy {
 pub struct OldAlias {
     /// The JSON; none: it went meanwhile, or is no text.
     pub json: Option<Vec<u8>>,
-    /// What its counter says; none: there is none.
+    /// What its counter says; none: there is none. Empty: it is no text.
     pub left: Option<Vec<u8>>,
 }
 
@@ -98,6 +98,9 @@ impl Legacy {
             async move {
                 let json = get(&mut pipe, ALIASES, name).await?;
                 let left = get(&mut pipe, COUNTERS, name).await?;
+                let json = json.and_then(Result::ok);
+                // Were it taken for none, nothing would count as used.
+                let left = left.map(Result::unwrap_or_default);
                 Ok::<_, RedisError>(OldAlias { json, left })
             }
         });
@@ -119,12 +122,18 @@ async fn store_of_today(pipe: &mut Pipe) -> Result<Option<String>, RedisError> {
     Ok(key.and_then(|key| key.strip_suffix(marker.trim_start_matches('*')).map(str::to_owned)))
 }
 
-async fn get(pipe: &mut Pipe, kind: &str, name: &[u8]) -> Result<Option<Vec<u8>>, RedisError> {
+/// Stands there, but is no text: a list, say, which is not what tempalias wrote.
+struct NoText;
+
+async fn get(
+    pipe: &mut Pipe,
+    kind: &str,
+    name: &[u8],
+) -> Result<Option<Result<Vec<u8>, NoText>>, RedisError> {
     match pipe.ask(cmd("GET").arg([kind.as_bytes(), name].concat())).await {
-        Ok(Value::BulkString(bytes)) => Ok(Some(bytes)),
+        Ok(Value::BulkString(bytes)) => Ok(Some(Ok(bytes))),
         Ok(_) => Ok(None),
-        // A list, say: not what tempalias wrote.
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Some(Err(NoText))),
         Err(error) => Err(error),
     }
 }

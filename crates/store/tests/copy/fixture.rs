@@ -86,6 +86,8 @@ pub(crate) async fn try_serve(place: &Place) -> Result<Store, OpenError> {
 
 /// A node that serves.
 pub(crate) async fn serve(place: &Place) -> Store {
+    // A program that another test starts at this moment has the file's lock until it runs.
+    until_free(place).await;
     let store = try_serve(place).await.unwrap();
     for _ in 0..1000 {
         if store.check().await.is_ready() {
