@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use embedded::{Embedded, Options, Stats};
 pub use open_error::OpenError;
-pub use redis::{AddressError, Adopted, Draw, Redis, RedisAddress, RedisOptions, adopt};
+pub use redis::{AddressError, Adopted, COME_BACK, Draw, Redis, RedisAddress, RedisOptions, adopt};
 pub use types::{
     Change, Claimed, Created, Found, Health, Idempotent, Listed, NewRow, Once, Settlement, StoreError, Swept,
 };

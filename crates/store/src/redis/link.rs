@@ -197,6 +197,8 @@ impl Pipe {
 pub(super) struct Link {
     state: Mutex<State>,
     is_cluster: bool,
+    /// How long after an outage nobody is taken for dead.
+    come_back: Duration,
     /// Told when a call has met a connection that is broken or mute.
     pub(super) trouble: Notify,
     /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
@@ -213,7 +215,8 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
-    /// When the connection stood, if there had been an outage that leases may have run out in.
+    /// When the connection stood, if leases may have run out before it: there had been a long outage, or this process
+    /// has just begun and does not know of one.
     back_since: Option<Instant>,
     complaints: Complaints,
 }
@@ -235,11 +238,9 @@ pub(super) const SHORT_OUTAGE: Duration = Duration::from_secs(3);
 
 /// An outage in which leases may have run out: less than they last, by what the last renewal may be old.
 const LONG_OUTAGE: Duration = Duration::from_secs(10);
-/// How long after it nobody is taken for dead: all nodes are back by then, each with what it has to settle.
-const COME_BACK: Duration = Duration::from_secs(3);
 
 impl Link {
-    pub(super) fn new(is_cluster: bool) -> Self {
+    pub(super) fn new(is_cluster: bool, come_back: Duration) -> Self {
         let state = State {
             pipes: None,
             generation: 0,
@@ -252,6 +253,7 @@ impl Link {
         Self {
             state: Mutex::new(state),
             is_cluster,
+            come_back,
             trouble: Notify::new(),
             is_doubtful: AtomicBool::new(false),
             back: watch::Sender::new(0),
@@ -274,9 +276,11 @@ impl Link {
     /// A new connection stands and is what it should be.
     pub(super) fn up(&self, pipes: Pipes) {
         let mut state = self.state();
+        // Other nodes may have been cut off for long when this one began.
+        let is_first = state.generation == 0;
         state.generation += 1;
         state.unanswered = 0;
-        if state.pipes.is_none() && state.down_since.elapsed() >= LONG_OUTAGE {
+        if is_first || state.pipes.is_none() && state.down_since.elapsed() >= LONG_OUTAGE {
             state.back_since = Some(Instant::now());
         }
         state.pipes = Some(pipes);
@@ -284,9 +288,9 @@ impl Link {
         self.back.send_modify(|times| *times += 1);
     }
 
-    /// Whether a long outage ended so recently that other nodes may not be back yet.
+    /// Whether a long outage ended so recently, or may have, that other nodes may not be back yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.state().back_since.is_some_and(|since| since.elapsed() < COME_BACK)
+        self.state().back_since.is_some_and(|since| since.elapsed() < self.come_back)
     }
 
     /// Changes with each new connection.
