@@ -212,7 +212,7 @@ impl Store {
         }
     }
 
-    /// Changes whenever the store is back after it could not be reached, so that what waited for it need not wait on.
+    /// Changes whenever the store, or a part of it, is back after it could not be reached, so that what waited for it need not wait on.
     /// The embedded store never says so: whether it takes a write is known by trying.
     pub fn back(&self) -> watch::Receiver<u64> {
         match self {

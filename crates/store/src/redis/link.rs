@@ -1,6 +1,7 @@
 //! The connection to the server, and the answers that come over it. A connection that is broken or mute is replaced
 //! while others wait for nothing: the client library gives up neither by itself (docs/decisions/018).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -203,7 +204,7 @@ pub(super) struct Link {
     pub(super) trouble: Notify,
     /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
     pub(super) is_doubtful: AtomicBool,
-    /// How many connections there were.
+    /// How often there was a connection, or a part of a Cluster, again.
     back: watch::Sender<u64>,
 }
 
@@ -219,6 +220,8 @@ struct State {
     /// has just begun and does not know of one.
     back_since: Option<Instant>,
     complaints: Complaints,
+    /// Parts of a Cluster's store that were away when they were last asked for something.
+    away: BTreeSet<u16>,
 }
 
 /// What stands: one connection for all, and some for calls that wait for replicas.
@@ -249,6 +252,7 @@ impl Link {
             down_since: Instant::now(),
             back_since: None,
             complaints: Complaints::default(),
+            away: BTreeSet::new(),
         };
         Self {
             state: Mutex::new(state),
@@ -284,6 +288,7 @@ impl Link {
             state.back_since = Some(Instant::now());
         }
         state.pipes = Some(pipes);
+        state.away.clear();
         drop(state);
         self.back.send_modify(|times| *times += 1);
     }
@@ -293,9 +298,24 @@ impl Link {
         self.state().back_since.is_some_and(|since| since.elapsed() < self.come_back)
     }
 
-    /// Changes with each new connection.
+    /// Changes with each new connection, and when a part of a Cluster answers again.
     pub(super) fn back(&self) -> watch::Receiver<u64> {
         self.back.subscribe()
+    }
+
+    /// Takes note of whether this part of the store was there. A Cluster's client mends its connections without a word,
+    /// so nothing else says that one of its masters is back.
+    pub(super) fn note_part(&self, part: u16, is_away: bool) {
+        if !self.is_cluster {
+            return;
+        }
+        let mut state = self.state();
+        if is_away {
+            state.away.insert(part);
+        } else if state.away.remove(&part) {
+            drop(state);
+            self.back.send_modify(|times| *times += 1);
+        }
     }
 
     /// There is no connection, or none that may be used.
