@@ -20,6 +20,7 @@ mod redis_cluster;
 mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod settling;
 mod start;
 mod times;
 #[path = "../values/mod.rs"]
