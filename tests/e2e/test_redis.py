@@ -50,7 +50,7 @@ class OnRedis(OutageTest):
 
             def killed():
                 redis.kill()
-                self.is_deferred(server, alias, "connection refused|no answer|lost")
+                self.is_deferred(server, alias, "connection refused|no answer|lost|closed")
                 redis.start()
 
             def stopped():

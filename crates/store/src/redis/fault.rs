@@ -75,6 +75,16 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
             (failed(&forbidden("unknown command")), Suspicion::None)
         }
         Some(code) => (StoreError::Failed(format!("the server answered {code}")), Suspicion::None),
+        None if is_about(error, "invalid peer certificate") => (
+            away("the server's certificate is not trusted, or is another's: see store.ca_file"),
+            Suspicion::Broken,
+        ),
+        None if is_about(error, CLOSED_AT_ONCE) => (
+            away(
+                "the server closed the connection at once: if it asks for TLS, write rediss:// in store.url",
+            ),
+            Suspicion::Broken,
+        ),
         None if error.is_connection_refusal() => (away("connection refused"), Suspicion::Broken),
         None if error.is_io_error() || error.is_unrecoverable_error() => {
             (away("the connection to the server is lost"), Suspicion::Broken)
@@ -83,6 +93,14 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
             (StoreError::Failed(format!("the server cannot be used ({})", error.category())), Suspicion::None)
         }
     }
+}
+
+/// What [`super::connect`] says of a server that ends a connection before its first answer.
+pub(super) const CLOSED_AT_ONCE: &str = "closed at once";
+
+/// The client hands on what the TLS library told as nothing but words.
+fn is_about(error: &RedisError, words: &str) -> bool {
+    error.to_string().contains(words)
 }
 
 /// A command that our user may not give, or that was renamed away.

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, watch};
 
-use super::address::RedisAddress;
 use super::complaint::Complaints;
 use super::fault::{Fault, Suspicion, fault, in_words};
 use super::replicas::{self, Waiting};
@@ -21,18 +20,6 @@ use crate::StoreError;
 
 /// How long one command may take. Three fit into [`crate::CALL_TIMEOUT`].
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_millis(600);
-/// How long a connection may take to stand, TLS and password included.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(600);
-/// A Cluster is connected to as a whole: every master, one after another in the worst case.
-const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How to reach a server.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) address: RedisAddress,
-    /// Certificates in PEM to trust in place of the system's.
-    pub(super) ca: Option<Vec<u8>>,
-}
 
 /// A connection that stands. Cheap to clone; commands of all clones share it.
 #[derive(Clone)]
@@ -41,52 +28,13 @@ pub(super) enum Pipe {
     Cluster(ClusterConnection),
 }
 
-impl Target {
-    pub(super) async fn connect(&self) -> Result<Pipe, RedisError> {
-        let limit = if self.address.is_cluster() { CLUSTER_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
-        let connecting = async {
-            if self.address.is_cluster() { self.connect_cluster().await } else { self.connect_single().await }
-        };
-        tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(no_answer()))
-    }
-
-    async fn connect_single(&self) -> Result<Pipe, RedisError> {
-        let node = self.address.nodes.first().cloned().ok_or_else(no_answer)?;
-        let client = match &self.ca {
-            Some(_) => Client::build_with_tls(node, self.certificates())?,
-            None => Client::open(node)?,
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(2 * COMMAND_TIMEOUT));
-        client.get_multiplexed_async_connection_with_config(&config).await.map(Pipe::Single)
-    }
-
-    async fn connect_cluster(&self) -> Result<Pipe, RedisError> {
-        let mut builder = redis::cluster::ClusterClientBuilder::new(self.address.nodes.clone())
-            .connection_timeout(CONNECT_TIMEOUT)
-            .response_timeout(2 * COMMAND_TIMEOUT)
-            .retries(2)
-            .min_retry_wait(20)
-            .max_retry_wait(100);
-        if self.ca.is_some() {
-            builder = builder.certs(self.certificates());
-        }
-        builder.build()?.get_async_connection().await.map(Pipe::Cluster)
-    }
-
-    fn certificates(&self) -> TlsCertificates {
-        TlsCertificates { client_tls: None, root_cert: self.ca.clone() }
-    }
-}
-
 /// The hash slot of a key with a hash tag, as the Cluster specification has it.
 pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or(key, |(tag, _)| tag);
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16_384
 }
 
-fn no_answer() -> RedisError {
+pub(super) fn no_answer() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 

@@ -10,6 +10,7 @@ mod calls;
 mod claims;
 mod clock;
 mod complaint;
+mod connect;
 mod copying;
 mod create;
 mod fault;
@@ -44,9 +45,10 @@ use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, KeyId, Owner, Rate, 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use connect::Target;
 use keys::Names;
 use lease::Lease;
-use link::{Link, Target};
+use link::Link;
 
 use crate::{
     Change, Claimed, Clock, Created, Found, Health, Idempotent, Listed, NewRow, Once, OpenError, Settlement,

@@ -5,10 +5,11 @@ use tempalias_alias::UnixTime;
 use super::RedisOffline;
 use crate::OpenError;
 use crate::copy::{CopyError, Mark, Origin};
+use crate::redis::connect::Target;
 use crate::redis::fault;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
-use crate::redis::link::{Pipe, Target};
+use crate::redis::link::Pipe;
 use crate::redis::{RedisOptions, clock, copying, legacy, markers, refused, server_keys};
 
 const NO_STORE: &str = "the server holds no tempalias store";
