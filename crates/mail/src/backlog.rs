@@ -303,8 +303,8 @@ impl Inside {
         self.outage.settled += tried.settled as u64;
         let mut new = None;
         for (mut one, error) in tried.failed {
-            // No answer at all says nothing about this one: in a Cluster, one server of several may hang.
-            one.own_faults += u8::from(works && error != StoreError::Timeout);
+            // That its server is away says nothing about this one: in a Cluster, others go on.
+            one.own_faults += u8::from(works && !error.is_of_an_outage());
             if one.own_faults < OWN_FAULTS {
                 self.waiting.push_back(one);
             } else {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,18 @@ const ROOM: usize = 2;
 struct Brake {
     is_on: Mutex<bool>,
     released: Condvar,
+    /// The session that next looks at the clock dies.
+    kills: AtomicBool,
 }
 
 impl Brake {
     fn clock(self: Arc<Self>) -> Clock {
         let clock = system_clock();
         Arc::new(move || {
-            if std::thread::current().name() == Some("store-write") {
+            let thread = std::thread::current();
+            let is_session = thread.name().is_some_and(|name| name.starts_with("tokio"));
+            assert!(!(is_session && self.kills.swap(false, Ordering::SeqCst)), "this session dies");
+            if thread.name() == Some("store-write") {
                 let is_on = self.is_on.lock().unwrap();
                 drop(self.released.wait_while(is_on, |is_on| *is_on).unwrap());
             }
@@ -98,6 +104,24 @@ async fn what_became_counted_is_settled_although_there_is_no_room() {
     world.until("all is settled", || async { world.held(&changed).await == 0 }).await;
     assert_eq!(world.found(&changed).await.ledger.used, 1);
     assert!(world.server.drain(Duration::from_secs(20)).await, "nothing is left over");
+}
+
+/// By a mistake in the program, say: nobody knows how far its message has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_that_died_had_in_flight_is_in_doubt() {
+    let world = World::start().await;
+    let counted = world.alias("counted2", 9).await;
+    let mut session = world.begin(&counted).await;
+    write_message(&mut session, "<gated@x>").await;
+    world.until("it is in flight", || async { world.held(&counted).await == 1 }).await;
+    world.brake.kills.store(true, Ordering::SeqCst);
+    world.gate.send_replace(true);
+    let heard = session.read_line(&mut String::new()).await;
+    assert_eq!(heard.unwrap_or(0), 0, "it dies without an answer");
+    assert!(!world.brake.kills.load(Ordering::SeqCst));
+    world.until("it is sent again", || async { world.send(&counted, "<gated@x>").await == 250 }).await;
+    world.until("it is settled", || async { world.held(&counted).await == 0 }).await;
+    assert_eq!(world.found(&counted).await.ledger.used, 1, "under the same use");
 }
 
 struct World {

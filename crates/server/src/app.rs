@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::admin::{AdminSocket, SocketError};
 use crate::config::Config;
 use crate::keyfile::{self, KeyError};
-use crate::parts::{self, StoreFault};
+use crate::parts::{self, Opener, StoreFault};
 
 pub use listen::ListenError;
 
@@ -85,7 +85,7 @@ impl App {
             let file = config.store.key_files.first().map(|path| path.display().to_string());
             tracing::info!(file, "made a new server key; keep a copy of it in a safe place");
         }
-        let store = parts::open_store(config, &opened.keys, opened.is_new).await?;
+        let store = parts::open_store(config, &opened.keys, Opener::Server { is_new: opened.is_new }).await?;
         let keys = Arc::new(opened.keys);
         let policy = parts::policy(config).ok_or(StartError::NoDomain)?;
         let aliases = Aliases::new(store.clone(), keys.clone(), policy, parts::random());

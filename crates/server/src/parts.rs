@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempalias_alias::{Caps, KeyId, Keys, Rate, ServerKey};
 use tempalias_service::{Policy, Random};
 use tempalias_store::copy::Place;
-use tempalias_store::{OpenError, Options, RedisAddress, RedisOptions, Store};
+use tempalias_store::{COME_BACK, OpenError, Options, RedisAddress, RedisOptions, Store};
 
 use crate::config::{Config, StoreUrl};
 
@@ -36,11 +37,23 @@ pub fn random() -> Random {
     })
 }
 
-/// Opens, or makes, the configured store. `is_new`: there can be no alias yet. Blocks for as long as a disk does.
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opener {
+    /// A server that takes mail.
+    Server {
+        /// There can be no alias yet.
+        is_new: bool,
+    },
+    /// A command of the operator's, which ends in a moment and waits for no other node.
+    Command,
+}
+
+/// Opens, or makes, the configured store. Blocks for as long as a disk does.
 ///
 /// # Errors
 /// [`StoreFault`] says what to do.
-pub async fn open_store(config: &Config, keys: &Keys, is_new: bool) -> Result<Store, StoreFault> {
+pub async fn open_store(config: &Config, keys: &Keys, opener: Opener) -> Result<Store, StoreFault> {
     match &config.store.url {
         StoreUrl::Sqlite(path) => Ok(Store::open(Options {
             path: path.clone(),
@@ -49,7 +62,12 @@ pub async fn open_store(config: &Config, keys: &Keys, is_new: bool) -> Result<St
             keys: key_ids(keys),
         })?),
         StoreUrl::Redis(address) => {
-            Ok(Store::connect(redis_options(config, address, key_ids(keys), is_new)?).await?)
+            let is_new = opener == Opener::Server { is_new: true };
+            let mut options = redis_options(config, address, key_ids(keys), is_new)?;
+            if opener == Opener::Command {
+                options.come_back = Duration::ZERO;
+            }
+            Ok(Store::connect(options).await?)
         }
     }
 }
@@ -109,6 +127,7 @@ fn options_at(config: &Config, address: RedisAddress, ca: Option<Vec<u8>>, keys:
         keys,
         is_new: false,
         wait_replicas: config.store.wait_replicas,
+        come_back: COME_BACK,
         node: config.hostname.to_string(),
         draw: Arc::new(draw),
         clock: None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tempalias_server::admin::{AdminSocket, Connection, Reply, Request};
+use tempalias_server::parts::Opener;
 use tempalias_server::{config, keyfile, parts};
 use tempalias_service::Aliases;
 use tokio::runtime::Runtime;
@@ -51,7 +52,8 @@ impl Instance {
         let config = self.config();
         let keys = keyfile::open_or_create(&config.store.key_files, config.store.url.file()).unwrap().keys;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = runtime.block_on(parts::open_store(&config, &keys, true)).unwrap();
+        let store =
+            runtime.block_on(parts::open_store(&config, &keys, Opener::Server { is_new: true })).unwrap();
         Aliases::new(store, Arc::new(keys), parts::policy(&config).unwrap(), parts::random())
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tempalias_alias::{AliasId, LimitChange, Limits, ManageHash, Private, RowKey};
 use tempalias_server::keyfile;
-use tempalias_store::{Change as StoreChange, Created, Found, NewRow, RedisOptions, Store};
+use tempalias_store::{COME_BACK, Change as StoreChange, Created, Found, NewRow, RedisOptions, Store};
 use tempalias_testkit::Dialogue;
 use tempalias_testkit::dialogue::{Change, Count, DOMAINS, Fault, HOSTNAME, OPERATOR, Seed};
 use tempalias_testkit::tcp::{Factory, Played, Setup, Subject, play};
@@ -72,6 +72,7 @@ fn options(folder: &tempfile::TempDir, redis: &Server) -> RedisOptions {
         keys: keys(folder).all().map(tempalias_alias::ServerKey::id).collect(),
         is_new: true,
         wait_replicas: 0,
+        come_back: Duration::ZERO,
         node: "the test".into(),
         draw: Arc::new(|| DRAWN.fetch_add(1, Ordering::Relaxed)),
         clock: None,
@@ -241,6 +242,8 @@ impl Subject for Program {
         let leases = "for _, key in ipairs(redis.call('KEYS', '*:lease:*')) do redis.call('DEL', key) end";
         self.redis.cli(&["EVAL", leases, "0"]);
         (self.child, self.smtp, self.health) = spawn(&self.folder);
+        // Until then the new one takes nobody for dead.
+        tokio::time::sleep(COME_BACK).await;
     }
 
     async fn stop(mut self) {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use embedded::{Embedded, Options, Stats};
 pub use open_error::OpenError;
-pub use redis::{AddressError, Adopted, Draw, Redis, RedisAddress, RedisOptions, adopt};
+pub use redis::{AddressError, Adopted, COME_BACK, Draw, Redis, RedisAddress, RedisOptions, adopt};
 pub use types::{
     Change, Claimed, Created, Found, Health, Idempotent, Listed, NewRow, Once, Settlement, StoreError, Swept,
 };
@@ -212,7 +212,7 @@ impl Store {
         }
     }
 
-    /// Changes whenever the store is back after it could not be reached, so that what waited for it need not wait on.
+    /// Changes whenever the store, or a part of it, is back after it could not be reached, so that what waited for it need not wait on.
     /// The embedded store never says so: whether it takes a write is known by trying.
     pub fn back(&self) -> watch::Receiver<u64> {
         match self {

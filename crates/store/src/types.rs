@@ -13,9 +13,19 @@ pub enum StoreError {
     /// It answered with a failure: disk full, I/O error, damaged file.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// The server that has this cannot be reached just now, or does not serve it. Others of the same store may.
+    #[error("the store failed: {0}")]
+    Away(String),
     /// It is shut down.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether it says nothing about what was asked, but that nobody is there to take it.
+    pub fn is_of_an_outage(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Away(_))
+    }
 }
 
 /// A new alias, sealed by the caller.

@@ -12,8 +12,11 @@ use super::*;
 #[derive(Debug, Default)]
 struct Fake {
     is_up: AtomicBool,
-    /// Refuses each of these.
+    /// Refuses each of these, until it is mended.
     never_takes: Range<u64>,
+    is_mended: AtomicBool,
+    /// These are for a server of it that is away, and how that shows.
+    elsewhere: Option<(Range<u64>, StoreError)>,
     /// Panics at this one, once.
     breaks_at: Mutex<Option<u64>>,
     taken: Mutex<Vec<u64>>,
@@ -32,7 +35,14 @@ impl Fake {
         if self.breaks_at.lock().unwrap().take_if(|breaks_at| *breaks_at == number).is_some() {
             panic!("broken");
         }
-        if !self.is_up.load(Ordering::Relaxed) || self.never_takes.contains(&number) {
+        let is_mended = self.is_mended.load(Ordering::Relaxed);
+        if let Some((numbers, error)) = &self.elsewhere
+            && numbers.contains(&number)
+            && !is_mended
+        {
+            return Err(error.clone());
+        }
+        if !self.is_up.load(Ordering::Relaxed) || (self.never_takes.contains(&number) && !is_mended) {
             return Err(StoreError::Failed("down".to_owned()));
         }
         self.taken.lock().unwrap().push(number);
@@ -253,6 +263,44 @@ async fn many_that_are_never_taken_do_not_hide_one_that_is() {
     drop(done.await);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(refused.try_recv().is_err_and(|why| why == oneshot::error::TryRecvError::Empty));
+}
+
+/// Of a Cluster, a server may be away for long while the others go on.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_part_that_is_away_is_settled_as_soon_as_that_is_back() {
+    for error in [StoreError::Timeout, StoreError::Away("gone".to_owned())] {
+        let (log, _guard) = Log::keep();
+        let elsewhere = Some((0..3, error));
+        let world = World::new(1000, Fake { elsewhere, is_up: AtomicBool::new(true), ..Fake::default() });
+        let done = world.add(0..3);
+        for _ in 0..600 {
+            world.backlog.was_taken();
+            sleep(Duration::from_millis(500)).await;
+        }
+        world.store.is_mended.store(true, Ordering::Relaxed);
+        let back = Instant::now();
+        drop(done.await);
+        assert!(back.elapsed() <= LONGEST_PAUSE + FIRST_PAUSE, "{:?}", back.elapsed());
+        assert_eq!(log.count("settles others"), 0, "{:#?}", log.lines());
+    }
+}
+
+/// What stood apart may have been of a part that is back.
+#[tokio::test(start_paused = true)]
+async fn what_stands_apart_is_tried_the_moment_the_store_is_back() {
+    let (log, _guard) = Log::keep();
+    let world = World::new(1000, Fake { never_takes: 0..1, is_up: AtomicBool::new(true), ..Fake::default() });
+    let done = world.add(0..1);
+    for _ in 0..10 {
+        world.backlog.was_taken();
+        sleep(LONGEST_PAUSE).await;
+    }
+    assert_eq!(log.count("settles others"), 1, "it stands apart: {:#?}", log.lines());
+    world.store.is_mended.store(true, Ordering::Relaxed);
+    world.back.send_modify(|times| *times += 1);
+    let back = Instant::now();
+    drop(done.await);
+    assert!(back.elapsed() < FIRST_PAUSE, "{:?}", back.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -127,7 +127,7 @@ fn store_words(error: &StoreError) -> String {
         StoreError::Timeout => {
             "the store did not answer in time: look at its disk, then try again".to_owned()
         }
-        StoreError::Failed(_) | StoreError::Closed => error.to_string(),
+        StoreError::Failed(_) | StoreError::Away(_) | StoreError::Closed => error.to_string(),
     }
 }
 

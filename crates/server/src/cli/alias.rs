@@ -13,7 +13,7 @@ use super::print::{self, Printer};
 use super::{AliasCommand, Failure, LimitArgs};
 use crate::admin::{self, AliasLine, CallError, Connection, ListedLine, MadeLine, PageLine, Reply, Request};
 use crate::config::Config;
-use crate::parts::StoreFault;
+use crate::parts::{Opener, StoreFault};
 use crate::{keyfile, parts};
 
 /// Aliases asked for at one time.
@@ -112,7 +112,7 @@ impl Backend {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(format!("cannot start: {error}")))?;
         let policy = parts::policy(config).ok_or_else(|| failed("domains names no domain".to_owned()))?;
-        let opened = runtime.block_on(parts::open_store(config, &keys, false));
+        let opened = runtime.block_on(parts::open_store(config, &keys, Opener::Command));
         Ok(opened.map(|store| {
             let aliases = Aliases::new(store.clone(), Arc::new(keys), policy, parts::random());
             Self::Store(Box::new(Own { runtime, store, aliases }))

@@ -2,9 +2,10 @@
 
 use redis::{RedisError, cmd};
 
+use super::connect::Target;
 use super::greet::{self, Unfit};
 use super::keys::{BUCKETS, Names};
-use super::link::{Pipe, Target};
+use super::link::Pipe;
 use super::markers::Accepts;
 use super::tidy::{self, Rows};
 use super::{RedisOptions, clock, copying, lease, markers, refused, server_keys};

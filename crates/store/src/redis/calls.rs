@@ -112,7 +112,10 @@ impl Core {
         all_args.push(pipes.marker.as_bytes());
         all_args.push(&time);
         all_args.extend_from_slice(args);
-        self.run_on_pipe((&pipes, generation), waiting, script, &all_keys, &all_args).await
+        let answered = self.run_on_pipe((&pipes, generation), waiting, script, &all_keys, &all_args).await;
+        let is_away = answered.as_ref().is_err_and(|fault| fault.error.is_of_an_outage());
+        self.link.note_part(bucket, is_away);
+        answered
     }
 
     /// A script, where replicas are waited for if the call has a connection for that.

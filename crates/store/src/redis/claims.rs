@@ -105,7 +105,8 @@ impl Core {
     /// known: the bucket that it stood in has lost its marker.
     ///
     /// Nobody is taken for dead while they may be about to tell how their mail ended: this node while it has something
-    /// under way under that name, and all of them for a moment after an outage in which their leases may have run out.
+    /// under way under that name, and all of them for a moment after an outage in which their leases may have run out, or after our own start, which may
+    /// have come just behind one.
     pub(super) async fn is_dead(&self, owner: Owner) -> Result<bool, StoreError> {
         if self.lease.is_busy(owner) || self.link.is_fresh() {
             return Ok(false);

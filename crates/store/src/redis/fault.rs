@@ -43,6 +43,7 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
         return (StoreError::Timeout, Suspicion::Mute);
     }
     let failed = |words: &str| StoreError::Failed(words.to_owned());
+    let away = |words: &str| StoreError::Away(words.to_owned());
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return (failed("the server refuses our user or password"), Suspicion::Broken);
     }
@@ -59,13 +60,17 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
         ),
         Some("OOM") => (failed("the server's memory is full (OOM): raise its maxmemory"), Suspicion::None),
         // The name may lead to a new master by now.
-        Some("READONLY") => (failed("the server is a replica (READONLY)"), Suspicion::Broken),
-        Some("LOADING") => (failed("the server is loading its data (LOADING)"), Suspicion::None),
+        Some("READONLY") => (away("the server is a replica (READONLY)"), Suspicion::Broken),
+        Some("LOADING") => (away("the server is loading its data (LOADING)"), Suspicion::None),
         Some("MISCONF") => {
             (failed("the server cannot save to its disk and takes no writes (MISCONF)"), Suspicion::None)
         }
-        Some("MASTERDOWN") => (failed("the server has lost its master (MASTERDOWN)"), Suspicion::Broken),
-        Some("CLUSTERDOWN") => (failed("the Cluster is down (CLUSTERDOWN)"), Suspicion::None),
+        Some("MASTERDOWN") => (away("the server has lost its master (MASTERDOWN)"), Suspicion::Broken),
+        Some("CLUSTERDOWN") => (away("the Cluster is down (CLUSTERDOWN)"), Suspicion::None),
+        // The client has followed these to where they led, or not found a way.
+        Some(code @ ("MOVED" | "ASK" | "TRYAGAIN")) => {
+            (StoreError::Away(format!("a server of the Cluster is away ({code})")), Suspicion::None)
+        }
         Some("NOREPLICAS") => {
             (failed("the server has too few replicas for a write (NOREPLICAS)"), Suspicion::None)
         }
@@ -78,14 +83,32 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
             (failed(&forbidden("unknown command")), Suspicion::None)
         }
         Some(code) => (StoreError::Failed(format!("the server answered {code}")), Suspicion::None),
-        None if error.is_connection_refusal() => (failed("connection refused"), Suspicion::Broken),
+        None if is_about(error, "invalid peer certificate") => (
+            away("the server's certificate is not trusted, or is another's: see store.ca_file"),
+            Suspicion::Broken,
+        ),
+        None if is_about(error, CLOSED_AT_ONCE) => (
+            away(
+                "the server closed the connection at once: if it asks for TLS, write rediss:// in store.url",
+            ),
+            Suspicion::Broken,
+        ),
+        None if error.is_connection_refusal() => (away("connection refused"), Suspicion::Broken),
         None if error.is_io_error() || error.is_unrecoverable_error() => {
-            (failed("the connection to the server is lost"), Suspicion::Broken)
+            (away("the connection to the server is lost"), Suspicion::Broken)
         }
         None => {
             (StoreError::Failed(format!("the server cannot be used ({})", error.category())), Suspicion::None)
         }
     }
+}
+
+/// What [`super::connect`] says of a server that ends a connection before its first answer.
+pub(super) const CLOSED_AT_ONCE: &str = "closed at once";
+
+/// The client hands on what the TLS library told as nothing but words.
+fn is_about(error: &RedisError, words: &str) -> bool {
+    error.to_string().contains(words)
 }
 
 /// A command that our user may not give, or that was renamed away.
@@ -115,7 +138,7 @@ pub(super) fn why_not(error: &RedisError) -> String {
 /// The same without its kind.
 pub(super) fn in_words(error: &StoreError) -> String {
     match error {
-        StoreError::Failed(words) => words.clone(),
+        StoreError::Failed(words) | StoreError::Away(words) => words.clone(),
         StoreError::Timeout => "no answer".to_owned(),
         StoreError::Closed => "closed".to_owned(),
     }

@@ -9,9 +9,10 @@ use redis::{RedisError, Value, cmd};
 use tempalias_alias::UnixTime;
 use tokio::sync::Mutex;
 
+use super::connect::Target;
 use super::fault;
 use super::keys::Names;
-use super::link::{Pipe, Target};
+use super::link::Pipe;
 use super::{RedisOptions, refused, scan};
 use crate::copy::{CopyError, Origin};
 use crate::{StoreError, system_clock};

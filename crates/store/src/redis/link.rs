@@ -1,6 +1,7 @@
 //! The connection to the server, and the answers that come over it. A connection that is broken or mute is replaced
 //! while others wait for nothing: the client library gives up neither by itself (docs/decisions/018).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,10 +9,9 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsCertificates, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, watch};
 
-use super::address::RedisAddress;
 use super::complaint::Complaints;
 use super::fault::{Fault, Suspicion, fault, in_words};
 use super::replicas::{self, Waiting};
@@ -20,18 +20,6 @@ use crate::StoreError;
 
 /// How long one command may take. Three fit into [`crate::CALL_TIMEOUT`].
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_millis(600);
-/// How long a connection may take to stand, TLS and password included.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(600);
-/// A Cluster is connected to as a whole: every master, one after another in the worst case.
-const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How to reach a server.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) address: RedisAddress,
-    /// Certificates in PEM to trust in place of the system's.
-    pub(super) ca: Option<Vec<u8>>,
-}
 
 /// A connection that stands. Cheap to clone; commands of all clones share it.
 #[derive(Clone)]
@@ -40,52 +28,13 @@ pub(super) enum Pipe {
     Cluster(ClusterConnection),
 }
 
-impl Target {
-    pub(super) async fn connect(&self) -> Result<Pipe, RedisError> {
-        let limit = if self.address.is_cluster() { CLUSTER_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
-        let connecting = async {
-            if self.address.is_cluster() { self.connect_cluster().await } else { self.connect_single().await }
-        };
-        tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(no_answer()))
-    }
-
-    async fn connect_single(&self) -> Result<Pipe, RedisError> {
-        let node = self.address.nodes.first().cloned().ok_or_else(no_answer)?;
-        let client = match &self.ca {
-            Some(_) => Client::build_with_tls(node, self.certificates())?,
-            None => Client::open(node)?,
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(2 * COMMAND_TIMEOUT));
-        client.get_multiplexed_async_connection_with_config(&config).await.map(Pipe::Single)
-    }
-
-    async fn connect_cluster(&self) -> Result<Pipe, RedisError> {
-        let mut builder = redis::cluster::ClusterClientBuilder::new(self.address.nodes.clone())
-            .connection_timeout(CONNECT_TIMEOUT)
-            .response_timeout(2 * COMMAND_TIMEOUT)
-            .retries(2)
-            .min_retry_wait(20)
-            .max_retry_wait(100);
-        if self.ca.is_some() {
-            builder = builder.certs(self.certificates());
-        }
-        builder.build()?.get_async_connection().await.map(Pipe::Cluster)
-    }
-
-    fn certificates(&self) -> TlsCertificates {
-        TlsCertificates { client_tls: None, root_cert: self.ca.clone() }
-    }
-}
-
 /// The hash slot of a key with a hash tag, as the Cluster specification has it.
 pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or(key, |(tag, _)| tag);
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16_384
 }
 
-fn no_answer() -> RedisError {
+pub(super) fn no_answer() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
@@ -197,11 +146,13 @@ impl Pipe {
 pub(super) struct Link {
     state: Mutex<State>,
     is_cluster: bool,
+    /// How long after an outage nobody is taken for dead.
+    come_back: Duration,
     /// Told when a call has met a connection that is broken or mute.
     pub(super) trouble: Notify,
     /// Set when a call has met another marker than ours: somebody may have adopted the store anew.
     pub(super) is_doubtful: AtomicBool,
-    /// How many connections there were.
+    /// How often there was a connection, or a part of a Cluster, again.
     back: watch::Sender<u64>,
 }
 
@@ -213,9 +164,12 @@ struct State {
     /// Calls without an answer since the last one that had any, and since when.
     unanswered: u32,
     down_since: Instant,
-    /// When the connection stood, if there had been an outage that leases may have run out in.
+    /// When the connection stood, if leases may have run out before it: there had been a long outage, or this process
+    /// has just begun and does not know of one.
     back_since: Option<Instant>,
     complaints: Complaints,
+    /// Parts of a Cluster's store that were away when they were last asked for something.
+    away: BTreeSet<u16>,
 }
 
 /// What stands: one connection for all, and some for calls that wait for replicas.
@@ -235,11 +189,9 @@ pub(super) const SHORT_OUTAGE: Duration = Duration::from_secs(3);
 
 /// An outage in which leases may have run out: less than they last, by what the last renewal may be old.
 const LONG_OUTAGE: Duration = Duration::from_secs(10);
-/// How long after it nobody is taken for dead: all nodes are back by then, each with what it has to settle.
-const COME_BACK: Duration = Duration::from_secs(3);
 
 impl Link {
-    pub(super) fn new(is_cluster: bool) -> Self {
+    pub(super) fn new(is_cluster: bool, come_back: Duration) -> Self {
         let state = State {
             pipes: None,
             generation: 0,
@@ -248,10 +200,12 @@ impl Link {
             down_since: Instant::now(),
             back_since: None,
             complaints: Complaints::default(),
+            away: BTreeSet::new(),
         };
         Self {
             state: Mutex::new(state),
             is_cluster,
+            come_back,
             trouble: Notify::new(),
             is_doubtful: AtomicBool::new(false),
             back: watch::Sender::new(0),
@@ -276,24 +230,42 @@ impl Link {
     /// A new connection stands and is what it should be.
     pub(super) fn up(&self, pipes: Pipes) {
         let mut state = self.state();
+        // Other nodes may have been cut off for long when this one began.
+        let is_first = state.generation == 0;
         state.generation += 1;
         state.unanswered = 0;
-        if state.pipes.is_none() && state.down_since.elapsed() >= LONG_OUTAGE {
+        if is_first || state.pipes.is_none() && state.down_since.elapsed() >= LONG_OUTAGE {
             state.back_since = Some(Instant::now());
         }
         state.pipes = Some(pipes);
+        state.away.clear();
         drop(state);
         self.back.send_modify(|times| *times += 1);
     }
 
-    /// Whether a long outage ended so recently that other nodes may not be back yet.
+    /// Whether a long outage ended so recently, or may have, that other nodes may not be back yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.state().back_since.is_some_and(|since| since.elapsed() < COME_BACK)
+        self.state().back_since.is_some_and(|since| since.elapsed() < self.come_back)
     }
 
-    /// Changes with each new connection.
+    /// Changes with each new connection, and when a part of a Cluster answers again.
     pub(super) fn back(&self) -> watch::Receiver<u64> {
         self.back.subscribe()
+    }
+
+    /// Takes note of whether this part of the store was there. A Cluster's client mends its connections without a word,
+    /// so nothing else says that one of its masters is back.
+    pub(super) fn note_part(&self, part: u16, is_away: bool) {
+        if !self.is_cluster {
+            return;
+        }
+        let mut state = self.state();
+        if is_away {
+            state.away.insert(part);
+        } else if state.away.remove(&part) {
+            drop(state);
+            self.back.send_modify(|times| *times += 1);
+        }
     }
 
     /// There is no connection, or none that may be used.

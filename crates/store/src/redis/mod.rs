@@ -11,6 +11,7 @@ mod calls;
 mod claims;
 mod clock;
 mod complaint;
+mod connect;
 mod copying;
 mod create;
 mod fault;
@@ -45,9 +46,10 @@ use tempalias_alias::{ClaimRequest, ClientTag, Fingerprint, KeyId, Owner, Rate, 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use connect::Target;
 use keys::Names;
 use lease::Lease;
-use link::{Link, Target};
+use link::Link;
 
 use crate::{
     Change, Claimed, Clock, Created, Found, Health, Idempotent, Listed, NewRow, Once, OpenError, Settlement,
@@ -57,6 +59,10 @@ use crate::{
 pub use address::{AddressError, RedisAddress};
 pub use adopt::{Adopted, adopt};
 pub(crate) use offline::RedisOffline;
+
+/// How long nodes wait for one another after an outage: by then each has a connection again, and has told how its mail
+/// ended.
+pub const COME_BACK: Duration = Duration::from_secs(3);
 
 /// How to open a store on Redis.
 #[derive(Clone)]
@@ -74,6 +80,9 @@ pub struct RedisOptions {
     pub is_new: bool,
     /// Replicas that must have an alias, a change of one, or a claim before it counts as durable.
     pub wait_replicas: u32,
+    /// For how long after the start, and after an outage in which leases may have run out, nobody is taken for dead:
+    /// [`COME_BACK`]. Nothing for who sends no mail and is gone in a moment.
+    pub come_back: Duration,
     /// What an operator reads in this node's lease: its host, say.
     pub node: String,
     /// Draws a number that no other node or start draws.
@@ -149,7 +158,7 @@ impl Redis {
         let core = Arc::new(Core {
             target: Target { address: options.address.clone(), ca: options.ca.clone() },
             names: Names::new(&options.namespace),
-            link: Link::new(options.address.is_cluster()),
+            link: Link::new(options.address.is_cluster(), options.come_back),
             lease: Lease::new(owner),
             noted: Mutex::default(),
             known: Mutex::default(),

@@ -13,10 +13,11 @@ use tempalias_alias::{KeyId, RowKey, UnixTime};
 use tokio::sync::Mutex;
 
 use super::RedisOptions;
+use super::connect::Target;
 use super::copying::Standing;
 use super::fault;
 use super::keys::{BUCKETS, Names, bucket_of};
-use super::link::{Pipe, Target};
+use super::link::Pipe;
 use super::reply::{self, Fields, claim_text, nonsense, or_empty, state_number};
 use super::rows::{millis, need_until};
 use super::scan;

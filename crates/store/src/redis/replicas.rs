@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use redis::{RedisError, Value};
 
+use super::connect::Target;
 use super::fault::Fault;
-use super::link::{self, Pipe, Pipes, Target};
+use super::link::{self, Pipe, Pipes};
 use super::{Core, RedisOptions, scan};
 use crate::StoreError;
 

@@ -113,6 +113,12 @@ async fn supervise(core: Arc<Core>, mut first: Option<First>) {
     }
 }
 
+/// What is left of a pause, as it was `drawn`: between half and all of it.
+fn cut(pause: Duration, drawn: u64) -> Duration {
+    let part = u32::try_from(drawn % 512).unwrap_or_default();
+    pause / 2 + pause * part / 1024
+}
+
 fn words(unfit: &Unfit) -> String {
     match unfit {
         Unfit::Failing(why) | Unfit::Wrong(why) => why.clone(),
@@ -130,8 +136,7 @@ fn words(unfit: &Unfit) -> String {
 
 impl Core {
     fn jittered(&self, pause: Duration) -> Duration {
-        let part = u32::try_from((self.options.draw)() % 512).unwrap_or_default();
-        pause / 2 + pause * part / 1024
+        cut(pause, (self.options.draw)())
     }
 
     /// Renews the lease, until a call meets trouble or the server is no longer what it must be.
@@ -214,5 +219,18 @@ impl Core {
         let answered = self.run_in(bucket_of_lease(owner), &RENEW, &[self.names.lease(owner)], &args).await?;
         let mut fields = Fields::of(answered.value)?;
         Ok((fields.time()?, fields.number::<u8>()? == 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_do_not_all_come_back_at_the_same_moment() {
+        let pauses: std::collections::BTreeSet<_> = (0..2_000).map(|drawn| cut(LAST_PAUSE, drawn)).collect();
+        assert_eq!(pauses.len(), 512);
+        assert_eq!(pauses.first(), Some(&(LAST_PAUSE / 2)));
+        assert!(pauses.last().is_some_and(|last| *last < LAST_PAUSE && *last > LAST_PAUSE * 99 / 100));
     }
 }

@@ -78,6 +78,7 @@ impl Backend for OnRedis {
             keys: vec![KEY_ID],
             is_new: true,
             wait_replicas: 0,
+            come_back: Duration::ZERO,
             node: "contract".into(),
             draw: Arc::new(move || boot),
             clock: Some(clock),

@@ -70,6 +70,7 @@ pub(crate) fn redis(address: &RedisAddress, time: &Time) -> Place {
         keys: vec![FIRST_KEY, SECOND_KEY],
         is_new: true,
         wait_replicas: 0,
+        come_back: Duration::ZERO,
         node: "a-node".into(),
         draw: Arc::new(draw),
         clock: Some(time.clock()),

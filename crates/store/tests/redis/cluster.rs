@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tempalias_alias::{Answer, Owner, RowKey};
-use tempalias_store::{Adopted, Change, RedisOptions, Store};
+use tempalias_alias::{Answer, Attempt, Outcome, Owner, RowKey};
+use tempalias_store::{Adopted, Change, RedisOptions, Settlement, Store};
 
-use crate::fixture::{claim, key, make, open, options, request, serving, try_claim, until, used};
+use crate::fixture::{
+    claim, key, make, open, options, request, serving, try_claim, until, until_found, used,
+};
 use crate::redis_cluster::Cluster;
 use crate::servers::{Server, program};
 
@@ -111,6 +113,51 @@ async fn a_master_that_hangs_takes_nothing_else_with_it() {
     }
 }
 
+/// What waits for a master that was killed is not taken for refused meanwhile, and hears of its return: the connections
+/// to it are made anew by the client, without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_away_says_when_it_is_back() {
+    let mut cluster = Cluster::start(3, 0);
+    for node in &cluster.nodes {
+        node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let store = open(&cluster.address()).await;
+    let row = make(&store, 1, 3).await;
+    let at = cluster.nodes.iter().position(|node| has_row(node, 1, row)).unwrap();
+    let mut other = None;
+    for number in 2..=255 {
+        let row = make(&store, number, 3).await;
+        if !has_row(&cluster.nodes[at], number, row) {
+            other = Some(row);
+            break;
+        }
+    }
+    let other = other.unwrap();
+    assert_eq!(claim(&store, row, 1, 1).await, Answer::Granted);
+    let attempt = Attempt { owner: store.owner(), number: 1 };
+    let settlement = Settlement { row, attempt, outcome: Outcome::Delivered };
+    cluster.nodes[at].kill();
+    let back = store.back();
+    let before = *back.borrow();
+    let begun = Instant::now();
+    let mut others = 0;
+    while begun.elapsed() < Duration::from_secs(6) {
+        let error = store.settle(vec![settlement]).await.unwrap_err();
+        assert!(error.is_of_an_outage(), "{error:?}");
+        others += u32::from(store.find(&[other]).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(others > 0, "the other masters go on");
+    assert_eq!(*back.borrow(), before, "what they answer says nothing about this one");
+    cluster.nodes[at].restart();
+    cluster.nodes[at].wait_until_it_answers();
+    // A sender comes again, at RCPT: by then what waits is told.
+    until_found(&store, row).await;
+    assert!(*back.borrow() > before);
+    until("it is settled", || async { store.settle(vec![settlement]).await.is_ok() }).await;
+    assert_eq!(claim(&store, row, 1, 2).await, Answer::Already);
+}
+
 /// The master that has a node's lease, and not what the node claimed, comes back empty. The node lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_lease_is_forgotten_is_not_taken_for_dead() {
@@ -145,8 +192,11 @@ async fn a_node_whose_lease_is_forgotten_is_not_taken_for_dead() {
         .await;
     assert!(!one.may_send(owner), "under the old one nothing is sent any more");
     assert_eq!(claim(&one, row, 2, 2).await, Answer::Granted);
+    let begun = Instant::now();
     let adopted = tempalias_store::adopt(&options(&cluster.address(), false)).await.unwrap();
     assert!(matches!(adopted, Adopted::Mended { parts: 1..1024, .. }), "{adopted:?}");
+    // Whoever adopts does not know for how long the nodes have been without a lease, nor do they.
+    assert!(begun.elapsed() >= Duration::from_secs(15), "{:?}", begun.elapsed());
     until("it is taken over", || async { try_claim(&two, row, 1, 1_000).await == Ok(Answer::Again) }).await;
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn options(address: &RedisAddress, is_new: bool) -> RedisOptions {
         keys: vec![KEY_ID],
         is_new,
         wait_replicas: 0,
+        come_back: Duration::ZERO,
         node: "node".into(),
         draw: Arc::new(|| DRAWN.fetch_add(1, Ordering::Relaxed)),
         clock: None,

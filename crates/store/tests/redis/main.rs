@@ -22,6 +22,7 @@ mod repeated;
 mod replicas;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod settling;
 mod start;
 mod times;
 #[path = "../values/mod.rs"]

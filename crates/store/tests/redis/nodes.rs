@@ -1,11 +1,13 @@
 //! Several nodes on one server: leases, take-over, a node that was only paused.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tempalias_alias::{Answer, Outcome, Rate};
-use tempalias_store::{Change, Created, Idempotent, Once};
+use tempalias_alias::{Answer, Outcome, Rate, RowKey};
+use tempalias_store::{Change, Created, Idempotent, Once, RedisOptions};
 
-use crate::fixture::{claim, make, open, row, settle, tag, try_claim, until, until_found, used};
+use crate::fixture::{
+    claim, make, open, options, row, serving, settle, tag, try_claim, until, until_failing, until_found, used,
+};
 use crate::proxy::Proxy;
 use crate::servers::Server;
 
@@ -41,6 +43,57 @@ async fn what_a_dead_node_sent_another_takes_over_once_its_lease_is_over() {
             .await;
     println!("taken over after {took:?}");
     assert_eq!(used(&other, row).await, 1, "the same use");
+}
+
+/// As if the leases of all nodes had run out at this moment.
+pub(crate) fn end_leases(server: &Server) {
+    let script = "for _, key in ipairs(redis.call('KEYS', '*:lease:*')) do redis.call('DEL', key) end";
+    server.cli(&["EVAL", script, "0"]);
+}
+
+/// A node that dies with a message in flight; nobody knows whether it only was cut off.
+async fn node_that_dies_with(server: &Server, number: u8) -> RowKey {
+    let node = open(&server.address()).await;
+    let row = make(&node, number, 2).await;
+    assert_eq!(claim(&node, row, 1, 1).await, Answer::Granted);
+    row
+}
+
+/// A node that begins during an outage, or just behind one, knows of no outage. Others may have their verdicts yet to tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_just_begun_takes_nobody_for_dead() {
+    let server = Server::start(&[]);
+    let row = node_that_dies_with(&server, 1).await;
+    end_leases(&server);
+    let long = RedisOptions { come_back: Duration::from_hours(1), ..options(&server.address(), false) };
+    let fresh = serving(long).await;
+    assert_eq!(claim(&fresh, row, 1, 1).await, Answer::Busy);
+    let freed = fresh.change(row, Change::FreeHeld).await.unwrap().unwrap();
+    assert_eq!(freed.ledger.used, 1, "nor is its use given back");
+    let come_back = Duration::from_secs(2);
+    let begun = Instant::now();
+    let other = serving(RedisOptions { come_back, ..options(&server.address(), false) }).await;
+    until("it takes over", || async { try_claim(&other, row, 1, 2).await == Ok(Answer::Again) }).await;
+    assert!(begun.elapsed() >= come_back, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_that_leases_may_have_run_out_in_nobody_is_taken_for_dead_for_a_moment() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let come_back = Duration::from_secs(5);
+    let node = serving(RedisOptions { come_back, ..options(&server.address(), true) }).await;
+    let (before, behind) = (node_that_dies_with(&server, 1).await, node_that_dies_with(&server, 2).await);
+    end_leases(&server);
+    until("its beginning is over", || async { try_claim(&node, before, 1, 1).await == Ok(Answer::Again) })
+        .await;
+    server.kill();
+    until_failing(&node, behind).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    server.restart();
+    let back = Instant::now();
+    server.wait_until_it_answers();
+    until("it takes over", || async { try_claim(&node, behind, 1, 1).await == Ok(Answer::Again) }).await;
+    assert!(back.elapsed() >= come_back, "{:?}", back.elapsed());
 }
 
 /// A node that is cut off from the store sends no dot from before its lease ends, and comes back under another name.

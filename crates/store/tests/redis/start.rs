@@ -1,13 +1,15 @@
 //! What a server must be for a node to start, and what it may be.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempalias_alias::{Answer, KeyId, Outcome};
-use tempalias_store::Store;
+use tempalias_store::{RedisOptions, Store};
 
 use crate::fixture::free_port;
-use crate::fixture::{KEY_ID, claim, key, make, open, open_error, options, settle, until, until_found, used};
+use crate::fixture::{
+    KEY_ID, claim, key, make, open, open_error, options, serving, settle, until, until_found, used,
+};
 use crate::redis_cluster::Cluster;
 use crate::servers::Server;
 
@@ -50,6 +52,79 @@ async fn a_wrong_server_is_named_at_the_start() {
     let single = format!("redis://127.0.0.1:{}", whole.nodes[0].port()).parse().unwrap();
     let error = open_error(options(&single, true)).await;
     assert!(error.contains("redis+cluster://"), "{error}");
+}
+
+/// The client itself only says that it found no Cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_between_a_node_and_its_cluster_is_named() {
+    let port = free_port();
+    let nobody =
+        Store::connect(options(&format!("redis+cluster://127.0.0.1:{port}").parse().unwrap(), true)).await;
+    until_told(&nobody.unwrap(), "connection refused").await;
+
+    let cluster = Cluster::start(3, 0);
+    for node in &cluster.nodes {
+        node.cli(&["CONFIG", "SET", "requirepass", "secret"]);
+    }
+    for password in ["wrong", ""] {
+        let address = match password {
+            "" => cluster.address(),
+            password => cluster.address().with_password(password),
+        };
+        let error = open_error(options(&address, true)).await;
+        assert!(error.contains("refuses our user or password") && !error.contains("wrong"), "{error}");
+        let error = tempalias_store::adopt(&options(&address, false)).await.unwrap_err().to_string();
+        assert!(error.contains("refuses our user or password"), "{error}");
+    }
+    let store = open(&cluster.address().with_password("secret")).await;
+    make(&store, 1, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_reached_over_tls_and_what_is_wrong_with_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let cluster = Cluster::start_with(3, 0, || {
+        let tls = [
+            ("--tls-port", free_port().to_string()),
+            ("--tls-cert-file", path("server.pem")),
+            ("--tls-key-file", path("server.key")),
+            ("--tls-ca-cert-file", path("ca.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+            // Otherwise the servers tell of their plain ports, over TLS, too.
+            ("--tls-cluster", "yes".to_owned()),
+        ];
+        tls.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    });
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.cli(&["CONFIG", "GET", "tls-port"])).collect();
+    let nodes: Vec<_> =
+        nodes.iter().map(|told| format!("127.0.0.1:{}", told.lines().last().unwrap())).collect();
+    let at = |scheme: &str| format!("{scheme}://{}", nodes.join(",")).parse().unwrap();
+    let mut trusted = options(&at("rediss+cluster"), true);
+    trusted.ca = Some(std::fs::read(path("ca.pem")).unwrap());
+    let store = serving(trusted.clone()).await;
+    let row = make(&store, 1, 5).await;
+    until_found(&store, row).await;
+    let unknown = Store::connect(options(&at("rediss+cluster"), false)).await.unwrap();
+    until_told(&unknown, "certificate").await;
+    let plain = Store::connect(options(&at("redis+cluster"), false)).await.unwrap();
+    until_told(&plain, "TLS").await;
+    // A server without TLS waits for the end of what it takes for a command.
+    let not_plain = cluster.address().to_string().replace("redis+", "rediss+").parse().unwrap();
+    let not_plain = Store::connect(RedisOptions { address: not_plain, ..trusted }).await.unwrap();
+    until_told(&not_plain, "no answer").await;
+}
+
+/// Until the store says in these words why it cannot be used.
+async fn until_told(store: &Store, words: &str) {
+    let mut told = String::new();
+    let begun = Instant::now();
+    while !told.contains(words) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{told}");
+        told = store.find(&[key(1)]).await.unwrap_err().to_string();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// As on a Redis that somebody else manages.
@@ -260,11 +335,11 @@ async fn tls_is_checked_against_the_certificates_given() {
     drop(server);
 }
 
-/// An authority and a certificate for "localhost", made by the program that operators use.
+/// An authority and a certificate for "localhost" and 127.0.0.1, made by the program that operators use.
 fn certificates(folder: &std::path::Path) {
     let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca 2>/dev/null &&
         openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost 2>/dev/null &&
-        printf 'subjectAltName=DNS:localhost' > ext &&
+        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > ext &&
         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile ext 2>/dev/null";
     let done = Command::new("sh").args(["-c", script]).current_dir(folder).status().unwrap();
     assert!(done.success(), "openssl is needed: run tests/install");

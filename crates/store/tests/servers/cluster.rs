@@ -19,23 +19,29 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(masters: usize, replicas: usize) -> Self {
+        Self::start_with(masters, replicas, Vec::new)
+    }
+
+    /// Each server with these options beside.
+    pub(crate) fn start_with(masters: usize, replicas: usize, options: impl Fn() -> Vec<String>) -> Self {
         // A port may be taken between our look and the server's start: another try finds others.
         for _ in 0..5 {
-            if let Some(cluster) = Self::try_start(masters, replicas) {
+            if let Some(cluster) = Self::try_start(masters, replicas, &options) {
                 return cluster;
             }
         }
         panic!("no Cluster came up: run tests/install first, and see that ports on 127.0.0.1 can be had");
     }
 
-    fn try_start(masters: usize, replicas: usize) -> Option<Self> {
+    fn try_start(masters: usize, replicas: usize, more: &impl Fn() -> Vec<String>) -> Option<Self> {
         let count = masters * (1 + replicas);
         let ports = free_ports(2 * count);
         let nodes: Vec<Server> = ports
             .chunks(2)
             .map(|ports| {
                 let bus = ports[1].to_string();
-                let options = [
+                let more = more();
+                let mut options = vec![
                     "--cluster-enabled",
                     "yes",
                     "--cluster-port",
@@ -49,6 +55,7 @@ impl Cluster {
                     "--repl-diskless-sync-delay",
                     "0",
                 ];
+                options.extend(more.iter().map(String::as_str));
                 Server::on_port(ports[0], &options)
             })
             .collect();

@@ -4,10 +4,11 @@ use tempalias_alias::UnixTime;
 
 use super::{RedisOffline, id_of};
 use crate::copy::{CopyError, Mark, Origin};
+use crate::redis::connect::Target;
 use crate::redis::copying::Standing;
 use crate::redis::greet::{self, Unfit};
 use crate::redis::keys::Names;
-use crate::redis::link::{Pipe, Target};
+use crate::redis::link::Pipe;
 use crate::redis::{RedisOptions, clock, copying, legacy, markers, refused, server_keys};
 use crate::{OpenError, StoreError};
 
