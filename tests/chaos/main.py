@@ -170,7 +170,11 @@ class Run:
             left = alias["limit"] - standing["used"]
             for number in range(left + 1):
                 message = letter(f"fill-{alias['aid']}-{number}")
-                told.append(send(self.stage.nodes[0].server, alias["address"], message, "fill@fill.example"))
+                for _ in range(3):  # "come again": a machine so busy that the next hop missed its deadline
+                    reply = send(self.stage.nodes[0].server, alias["address"], message, "fill@fill.example")
+                    if not reply.startswith("451"):
+                        break
+                told.append(reply)
             wanted = "450 4.2.1" if standing["held"] else "550 5.1.1"
             if any(not reply.startswith("250") for reply in told[:-1]) or not told[-1].startswith(wanted):
                 self.accuse("P3", f"{left} of {alias['limit']} uses left, {standing['held']} held; one message more than "
