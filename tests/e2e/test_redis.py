@@ -117,7 +117,7 @@ class OnRedis(OutageTest):
                 wait_for(lambda: not server.look(alias)["held"], "the claim to be settled")
                 replica.has_all_of(master)
                 master.kill()
-                self.is_deferred(server, alias, "connection refused|no answer|lost")
+                self.is_deferred(server, alias, "closed the connection|lost")
                 replica.cli("REPLICAOF", "NO", "ONE")
                 line.to = replica.port
                 self.recovers(server, alias)

@@ -89,7 +89,7 @@ pub(super) fn fault(error: &RedisError) -> (StoreError, Suspicion) {
         ),
         None if is_about(error, CLOSED_AT_ONCE) => (
             away(
-                "the server closed the connection at once: if it asks for TLS, write rediss:// in store.url",
+                "the server closed the connection at once: it is down behind a proxy, or asks for TLS (rediss:// in store.url)",
             ),
             Suspicion::Broken,
         ),
