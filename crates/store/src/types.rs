@@ -10,10 +10,11 @@ pub enum StoreError {
     /// No answer in time. A write may or may not have happened; ask again under the same attempt.
     #[error("the store did not answer in time")]
     Timeout,
-    /// It answered with a failure: disk full, I/O error, damaged file.
+    /// It answered with a failure: I/O error, damaged file, a wrong kind of key.
     #[error("the store failed: {0}")]
     Failed(String),
-    /// The server that has this cannot be reached just now, or does not serve it. Others of the same store may.
+    /// What has this cannot be reached just now, or does not take it: a server of a Cluster, a full disk, a locked file.
+    /// Something else asked of the same store may get through.
     #[error("the store failed: {0}")]
     Away(String),
     /// It is shut down.
@@ -22,7 +23,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether it says nothing about what was asked, but that nobody is there to take it.
+    /// Whether it says nothing about what was asked, but that nobody can take it now.
     pub fn is_of_an_outage(&self) -> bool {
         matches!(self, Self::Timeout | Self::Away(_))
     }

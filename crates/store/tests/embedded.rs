@@ -201,7 +201,7 @@ async fn a_writer_that_must_wait_holds_up_no_reader_and_recovers() {
         begin.elapsed()
     });
     assert!(reads < Duration::from_millis(500), "{reads:?}");
-    assert!(matches!(held_up, Err(StoreError::Failed(_))), "{held_up:?}");
+    assert!(matches!(held_up, Err(StoreError::Away(_))), "{held_up:?}");
     let health = store.check().await;
     assert!(health.reader.is_ok() && health.writer.is_err(), "{health}");
     assert!(health.to_string().starts_with("writing: "), "{health}");

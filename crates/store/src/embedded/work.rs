@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use tempalias_alias::{Fingerprint, Owner, RowKey, UnixTime};
 use tokio::sync::oneshot;
 
@@ -165,7 +165,14 @@ impl Work for Tidy {
 
 /// What callers are told of an error of the database. Its texts name tables and columns, never values.
 pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
-    StoreError::Failed(error.to_string())
+    let why = error.to_string();
+    match error.sqlite_error_code() {
+        // Of the whole file, whatever was asked of it; now and then a call gets through nevertheless.
+        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StoreError::Away(why)
+        }
+        _ => StoreError::Failed(why),
+    }
 }
 
 /// One log line when a thread's calls begin to fail and one when they work again, however many fail between.

@@ -260,7 +260,7 @@ mod tests {
         // A limit of this connection stands for a disk that is full until the connection is made anew.
         writer.link.connection().unwrap().execute_batch("PRAGMA max_page_count = 8").unwrap();
         let (told, _) = commit(&mut writer, &["INSERT INTO big VALUES (zeroblob(100000))"]);
-        assert!(matches!(&told[..], [Err(StoreError::Failed(why))] if why.contains("full")), "{told:?}");
+        assert!(matches!(&told[..], [Err(StoreError::Away(why))] if why.contains("full")), "{told:?}");
         let (told, rows) =
             commit(&mut writer, &["INSERT INTO big VALUES (zeroblob(100000))", "INSERT INTO t VALUES (1)"]);
         assert_eq!((told, rows), (vec![Ok(()), Ok(())], 1));
