@@ -150,7 +150,7 @@ class StoreFaults(OutageTest):
             with contextlib.closing(other):
                 for _ in range(ROUNDS):
                     other.execute("BEGIN EXCLUSIVE")
-                    self.writing_fails(server, counted, uncounted, "locked")
+                    self.writing_fails(server, counted, uncounted, "(locked|in time)")
                     other.execute("ROLLBACK")
                     self.recovers(server, counted)
             self.tell("locked for writing")
@@ -255,7 +255,8 @@ class StoreFaults(OutageTest):
             print("open files and KiB after every 20 outages:", after, flush=True)
             # The first ones warm up: caches of SQLite, arenas of the allocator.
             (files, memory), (last_files, last_memory) = after[1], after[-1]
-            self.assertLessEqual(last_files, files)
+            # An idle connection to the next hop more or less is none of the outages'.
+            self.assertLessEqual(last_files, files + 2)
             self.assertLessEqual(last_memory, memory * 1.1 + 1024)
 
     @staticmethod
