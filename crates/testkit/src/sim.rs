@@ -15,8 +15,8 @@
 //! | `senders.rs`, `client.rs` | mail servers with queues |
 //!
 //! `truth.rs` notes what really happened and watches the promises at every step, `check.rs` once every queue is
-//! drained, `excuses.rs` why a message arrived twice. [`run`] plays one seed. Nothing depends on a clock, a float, or the order of a hash table: a seed gives
-//! the same run on every machine.
+//! drained, `excuses.rs` why a message arrived twice. [`run`] plays one seed. Nothing depends on a clock, a float, or the
+//! order of a hash table: a seed gives the same run on every machine.
 
 mod calls;
 mod check;

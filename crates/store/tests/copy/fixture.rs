@@ -1,9 +1,12 @@
 //! Places for stores, a store with something of everything in it, and what can be seen of a store.
 
+use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -292,4 +295,16 @@ pub(crate) async fn make_many(store: &Store, count: u32) {
     for some in numbers.chunks(200) {
         join_all(some.iter().map(|&number| make(number))).await;
     }
+}
+
+/// Lets `work` go on for so many steps; what it came to, if it did.
+pub(crate) async fn for_steps<F: Future>(mut work: Pin<&mut F>, mut steps: u32) -> Option<F::Output> {
+    poll_fn(move |context| {
+        if steps == 0 {
+            return Poll::Ready(None);
+        }
+        steps -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
 }

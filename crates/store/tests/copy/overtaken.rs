@@ -1,15 +1,13 @@
 //! One copy begun twice: the last run goes on, and whatever was left of one before it changes nothing any more.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::pin;
 
 use tempalias_alias::{Answer, Outcome};
 use tempalias_store::copy::{Copied, CopyError, Offline, Place, Progress, Source, Stage, Target};
 use tempalias_store::{Created, Settlement, Store};
 
 use crate::fixture::{
-    Time, end, file, fill, key, limits, make_many, redis, request, row, see, serve, try_copy,
+    Time, end, file, fill, for_steps, key, limits, make_many, redis, request, row, see, serve, try_copy,
     try_copy_watched, try_serve,
 };
 use crate::servers::Server;
@@ -40,18 +38,6 @@ async fn send_to_all(store: &Store, message: u8) -> Vec<Answer> {
         answers.push(answer);
     }
     answers
-}
-
-/// Lets `work` go on for so many steps; what it came to, if it did.
-async fn for_steps<F: Future>(mut work: Pin<&mut F>, mut steps: u32) -> Option<F::Output> {
-    poll_fn(move |context| {
-        if steps == 0 {
-            return Poll::Ready(None);
-        }
-        steps -= 1;
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 /// Ctrl-Z, the same command again, the copy is served and used; then the first run is woken up, wherever it was.

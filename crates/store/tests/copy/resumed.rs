@@ -1,34 +1,19 @@
 //! A copy that is cut anywhere goes on; one that came out wrong is told, and mended.
 
-use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
 
 use tempalias_alias::UnixTime;
 use tempalias_store::copy::{CopyError, Offline, Place, Progress, Source, Stage, Target, copy};
 use tempalias_store::{Change, Created, Store};
 
 use crate::fixture::{
-    Time, end, file, fill, key, limits, make_many, path, redis, row, see, serve, try_copy, try_copy_watched,
-    try_serve, until_free,
+    Time, end, file, fill, for_steps, key, limits, make_many, path, redis, row, see, serve, try_copy,
+    try_copy_watched, try_serve, until_free,
 };
 use crate::servers::Server;
 
 /// More than two pages of either kind of store.
 const MANY: u32 = 2_300;
-
-/// Lets `work` go on for so many steps; none: it was dropped.
-async fn for_steps<T>(work: impl Future<Output = T>, mut steps: u32) -> Option<T> {
-    let mut work = pin!(work);
-    poll_fn(move |context| {
-        if steps == 0 {
-            return Poll::Ready(None);
-        }
-        steps -= 1;
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_is_dropped_anywhere_goes_on() {
@@ -56,7 +41,7 @@ async fn cut_often(from: &Place, to: &Place, rows: u64, wanted: &crate::fixture:
         let target = Target::open(to.clone(), source.origin()).await.unwrap();
         resumed += u32::from(target.is_resumed());
         let mut last = None;
-        let done = for_steps(copy(&source, &target, |progress| last = Some(progress)), steps).await;
+        let done = for_steps(pin!(copy(&source, &target, |progress| last = Some(progress))), steps).await;
         if let Some(done) = done {
             assert_eq!(done.unwrap().rows, rows);
             break;
